@@ -1,0 +1,30 @@
+package whisk
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Invocation is one action to run: what is handed to a container.
+type Invocation struct {
+	ActivationID string
+	Cause        string // the enclosing activation; empty for rule-fired and direct calls
+	Namespace    string // whose record it is, and whose key it may be given
+	Subject      string
+	Payload      json.RawMessage // what the caller or the event gave, without the action's own parameters
+	Transaction  string          // the request's ID; empty for rule-fired runs
+	Received     time.Time       // when it was asked for: the record's waitTime counts from here
+}
+
+// Job is an invocation that waits in its action's queue. Only a reference
+// waits: what it needs is fetched when its turn has come.
+type Job struct {
+	Runnable Runnable
+	// Begin is called once, when a container is ready for the job: it marks
+	// the attempt as started and returns what to run. An error drops the job.
+	Begin func(ctx context.Context) (Invocation, error)
+	// Done is called once, with the record or with the error of Begin. It may
+	// wait for the record to be stored; the container is free by then.
+	Done func(Activation, error)
+}
