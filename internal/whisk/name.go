@@ -9,12 +9,9 @@ import (
 )
 
 // Name is the full name of an entity: /namespace[/package]/entity. Package is
-// empty outside packages. The zero value names nothing.
-type Name struct {
-	Namespace string `json:"ns"`
-	Package   string `json:"pkg,omitempty"`
-	Entity    string `json:"name"`
-}
+// empty outside packages. The zero value names nothing. In JSON it is a string,
+// as String writes it; the zero value is "".
+type Name struct{ Namespace, Package, Entity string }
 
 // segment is what OpenWhisk calls EntityName's regex: it begins with a word
 // character and does not end with a space.
@@ -117,3 +114,30 @@ func (n Name) Local() string {
 
 // IsZero reports whether n names nothing.
 func (n Name) IsZero() bool { return n == Name{} }
+
+// MarshalText writes n as String does, and nothing for the zero value.
+func (n Name) MarshalText() ([]byte, error) {
+	if n.IsZero() {
+		return []byte{}, nil
+	}
+	return []byte(n.String()), nil
+}
+
+// UnmarshalText reads what MarshalText wrote. It checks the number of parts
+// only: a name from outside is read with ParseName.
+func (n *Name) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*n = Name{}
+		return nil
+	}
+	parts := strings.Split(strings.TrimPrefix(string(b), "/"), "/")
+	switch len(parts) {
+	case 2:
+		*n = Name{Namespace: parts[0], Entity: parts[1]}
+	case 3:
+		*n = Name{parts[0], parts[1], parts[2]}
+	default:
+		return E(Invalid, "read name", errFullName)
+	}
+	return nil
+}

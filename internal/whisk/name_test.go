@@ -1,7 +1,9 @@
 package whisk_test
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -88,4 +90,28 @@ func FuzzParseName(f *testing.F) {
 			t.Fatalf("ParseName(%q) = %v, but ParseName(%q) = %v, %v", s, n, n.String(), again, err)
 		}
 	})
+}
+
+func TestNameJSON(t *testing.T) {
+	type holder struct {
+		A whisk.Name         `json:"a"`
+		B whisk.Name         `json:"b,omitzero"`
+		M map[whisk.Name]int `json:"m"`
+	}
+	in := holder{A: whisk.Name{Namespace: "ns", Package: "p", Entity: "a b"}, M: map[whisk.Name]int{{Namespace: "n", Entity: "e"}: 1}}
+	b, err := json.Marshal(in)
+	if err != nil || string(b) != `{"a":"/ns/p/a b","m":{"/n/e":1}}` {
+		t.Fatalf("JSON = %s, %v", b, err)
+	}
+	var out holder
+	if err := json.Unmarshal(b, &out); err != nil || !reflect.DeepEqual(out, in) {
+		t.Errorf("read back %+v, %v, want %+v", out, err, in)
+	}
+	if b, _ := json.Marshal(whisk.Name{}); string(b) != `""` {
+		t.Errorf("the zero name = %s, want an empty string", b)
+	}
+	var n whisk.Name
+	if err := json.Unmarshal([]byte(`"alone"`), &n); !errors.Is(err, whisk.Invalid) {
+		t.Errorf("reading a bare name: error = %v, want Invalid", err)
+	}
 }
