@@ -9,8 +9,9 @@ type Verdict struct {
 	Trigger Name          `json:"trigger"`
 	Version string        `json:"version,omitempty"` // of the trigger
 	Actor   string        `json:"actor,omitempty"`
-	Time    time.Time     `json:"time"` // the event's
-	At      time.Time     `json:"at"`   // when it was judged
+	Time    time.Time     `json:"time"`           // the event's
+	At      time.Time     `json:"at"`             // when it was judged
+	Size    int           `json:"size,omitempty"` // of the event, in bytes: what keeping it for one match costs
 	Rules   []RuleVerdict `json:"rules,omitempty"`
 	// Problem says why an event could not be judged by its rules: its payload
 	// is missing, it came too many hops.
@@ -105,6 +106,10 @@ type Pending struct {
 	// dead letter is missing.
 	Exhausted bool      `json:"exhausted,omitempty"`
 	Since     time.Time `json:"since"` // when it was matched, or accepted
+	// Origin is its first place in the journal: matches are queued in this
+	// order, however often they were carried since.
+	Origin  uint64 `json:"origin,omitempty"`
+	EventID string `json:"eventId,omitempty"` // empty for an invocation
 }
 
 // Attempt is one try of a match, as dead letters and explanations tell it.
