@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace/millrace/internal/config"
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// serving is one of the commands that start a server.
+type serving struct {
+	use, short, long string
+	base             config.Config
+	demo             bool // set up the demonstration, without being asked
+	askDemo          bool // has the flag that asks for it
+	banner           io.Writer
+}
+
+func (a *app) devCommand() *cobra.Command {
+	return a.serverCommand(serving{
+		use: "dev", short: "start everything on this machine, for trying and developing", askDemo: true,
+		long: "Start the server on this machine alone: logs for people, actions in Docker\nwhen it is there and in processes when not. Ctrl-C stops it.",
+		base: config.Dev(), banner: a.sys.Out,
+	})
+}
+
+func (a *app) tryCommand() *cobra.Command {
+	return a.serverCommand(serving{
+		use: "try", short: "the same as 'dev --try': see events being filtered, matched and run",
+		base: config.Dev(), banner: a.sys.Out, demo: true,
+	})
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	return a.serverCommand(serving{
+		use: "serve", short: "start the server for production",
+		long: "Start the server: logs as JSON, actions in Docker. Settings come from flags,\nfrom MILLRACE_* in the environment and from the YAML file of --config, in that\norder of precedence.",
+		base: config.Serve(), banner: a.sys.Err, // standard output is left to whoever collects it
+	})
+}
+
+func (a *app) serverCommand(s serving) *cobra.Command {
+	s.base.Data = a.defaultData()
+	demo := s.demo
+	var file string
+	c := a.verb(verb{
+		use: s.use, short: s.short, need: "No arguments are required.", noOutput: true,
+		run: func(ctx context.Context, _ []string) error {
+			flags := map[string]string{}
+			for _, f := range config.Fields() {
+				if l := a.now.Flags().Lookup(f.Name); l != nil && l.Changed {
+					flags[f.Name] = l.Value.String()
+				}
+			}
+			cfg, err := config.Load(s.base, config.Sources{Flags: flags, Environ: a.sys.Environ, File: file})
+			if err != nil {
+				return &failure{text: "these settings are not valid:\n" + err.Error(), exit: exitUsage, hint: usageOf(a.now)}
+			}
+			return a.serve(ctx, cfg, s.banner, demo)
+		},
+	})
+	if s.long != "" {
+		c.Long = s.long
+	}
+	c.Flags().StringVar(&file, "config", "", "YAML `FILE` of settings")
+	for _, f := range config.Fields() {
+		switch {
+		case f.Secret: // other users can see flags
+		case f.Switch:
+			c.Flags().Bool(f.Name, false, f.Usage)
+		default:
+			// The defaults of the machine would make the help differ by machine.
+			std := f.Get(s.base)
+			if f.Name == "memory" || f.Name == "data" {
+				std = ""
+			}
+			c.Flags().String(f.Name, std, "`"+f.Value+"`: "+f.Usage)
+		}
+	}
+	if s.askDemo {
+		c.Flags().BoolVar(&demo, "try", false, "set up a demonstration: events of a cron feed, filtered, matched and run")
+	}
+	return c
+}
+
+// serve runs a server until ctx ends or it fails and, with demo, the
+// demonstration against it.
+func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, demo bool) error {
+	if a.start == nil {
+		return whisk.E(whisk.Unavailable, "", errors.New("this build has no server"))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	demoDone := make(chan error, 1)
+	running := false
+	err := a.start(ctx, cfg, func(r Ready) {
+		a.announce(banner, r)
+		if demo {
+			running = true
+			go func() {
+				err := a.demonstrate(ctx, r)
+				if err != nil {
+					cancel() // without what was asked for there is no point in going on
+				}
+				demoDone <- err
+			}()
+		}
+	})
+	cancel()
+	if running {
+		err = errors.Join(<-demoDone, err)
+	}
+	if err != nil {
+		return a.startFailure(err)
+	}
+	return nil
+}
+
+// startFailure gives a remedy to the failures of a start that bring none.
+func (a *app) startFailure(err error) error {
+	f := *a.failureOf(err)
+	if f.hint == "" {
+		f.hint = "'millrace doctor' looks for what is wrong"
+	}
+	return &f
+}
+
+// announce prints the lines that say where everything is.
+func (a *app) announce(w io.Writer, r Ready) {
+	line := func(name, value string) { fmt.Fprintf(w, "%s  %s\n", a.paint(bold, fmt.Sprintf("%-9s", name)), value) }
+	line("API", r.URL+"/api/v1")
+	line("Data", r.Data)
+	line("Driver", r.Driver)
+	line("Isolation", r.Isolation)
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "%s\n", n)
+	}
+	if props := filepath.Join(r.Data, "wskprops"); filepath.Clean(r.Data) != a.defaultData() {
+		fmt.Fprintf(w, "\nFor millrace and wsk in other terminals:\n  export WSK_CONFIG_FILE=%s\n", shellQuote(props))
+	}
+}
+
+// shellQuote returns s as one word of a shell.
+func shellQuote(s string) string {
+	for _, c := range s {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '/' || c == '.' || c == '-' || c == '_') {
+			return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+		}
+	}
+	return s
+}
