@@ -55,7 +55,7 @@ func (a *app) actionPut(update bool) *cobra.Command {
 		fs.IntVarP(&f.timeout, "timeout", "t", whisk.TimeoutRange.Std, "the timeout `LIMIT` in milliseconds after which the action is terminated")
 		fs.IntVarP(&f.memory, "memory", "m", whisk.MemoryRange.Std, "the maximum memory `LIMIT` in MB for the action")
 		fs.IntVarP(&f.logs, "logsize", "l", whisk.LogsRange.Std, "the maximum log size `LIMIT` in MB for the action")
-		fs.IntVar(&f.logs, "logs", whisk.LogsRange.Std, "the same as --logsize")
+		fs.IntVar(&f.logs, "logs", whisk.LogsRange.Std, "the same as --logsize `LIMIT`")
 		fs.IntVarP(&f.concurrency, "concurrency", "c", whisk.ConcurrencyRange.Std, "the maximum intra-container concurrent activation `LIMIT` for the action")
 		fs.StringVar(&f.web, "web", "", "treat ACTION as a web action, a raw HTTP web action, or as a standard action; `MODE`: yes | true = web action, raw = raw HTTP web action, no | false = standard action")
 		fs.StringVar(&f.webSecure, "web-secure", "", "secure the web action. where `SECRET` is true, false, or any string. Only valid when the ACTION is a web action")

@@ -163,9 +163,11 @@ func (a *app) noSuchCommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := usageOf(c)
-	c.SuggestionsMinimumDistance = 2
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = fmt.Sprintf("did you mean '%s %s'?", c.CommandPath(), near[0])
+	for c.SuggestionsMinimumDistance = 1; c.SuggestionsMinimumDistance <= 2; c.SuggestionsMinimumDistance++ {
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf("did you mean '%s %s'?", c.CommandPath(), near[0])
+			break
+		}
 	}
 	return &failure{
 		text: fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath()),

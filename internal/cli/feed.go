@@ -65,9 +65,13 @@ func (a *app) feedStatus() *cobra.Command {
 }
 
 func (a *app) feed(f client.Feed) {
+	width := len("last event")
+	for k := range f.Config {
+		width = max(width, len(k))
+	}
 	line := func(name, value string) {
 		if value != "" && value != "-" {
-			a.print("   %-12s %s\n", name, value)
+			a.print("   %-*s %s\n", width, name, value)
 		}
 	}
 	a.print("%s %s on trigger %s is %s\n", a.bold("feed"), f.Feed, a.bold(f.Trigger), a.bold(f.Status.State))

@@ -53,6 +53,9 @@ func (a *app) serverCommand(s serving) *cobra.Command {
 	c := a.verb(verb{
 		use: s.use, short: s.short, need: "No arguments are required.", noOutput: true,
 		run: func(ctx context.Context, _ []string) error {
+			if f := a.callersFlag(); f != "" {
+				return a.usage(fmt.Sprintf("--%s is for commands that call a server, not for one that is one", f))
+			}
 			flags := map[string]string{}
 			for _, f := range config.Fields() {
 				if l := a.now.Flags().Lookup(f.Name); l != nil && l.Changed {
@@ -81,13 +84,32 @@ func (a *app) serverCommand(s serving) *cobra.Command {
 			if f.Name == "memory" || f.Name == "data" {
 				std = ""
 			}
-			c.Flags().String(f.Name, std, "`"+f.Value+"`: "+f.Usage)
+			c.Flags().Var(&word{text: std, kind: f.Value}, f.Name, f.Usage)
 		}
 	}
 	if s.askDemo {
 		c.Flags().BoolVar(&demo, "try", false, "set up a demonstration: events of a cron feed, filtered, matched and run")
 	}
 	return c
+}
+
+// word is a flag of text whose help says what text: pflag calls any other one
+// a string.
+type word struct{ text, kind string }
+
+func (w *word) String() string     { return w.text }
+func (w *word) Type() string       { return w.kind }
+func (w *word) Set(s string) error { w.text = s; return nil }
+
+// callersFlag returns the first flag given that only means something to
+// commands that call a server.
+func (a *app) callersFlag() string {
+	for _, name := range []string{"auth", "apihost", "apiversion", "cert", "key", "insecure", "verbose", "debug"} {
+		if f := a.now.Flags().Lookup(name); f != nil && f.Changed {
+			return name
+		}
+	}
+	return ""
 }
 
 // serve runs a server until ctx ends or it fails and, with demo, the

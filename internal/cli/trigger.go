@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -116,6 +117,14 @@ func (a *app) takeBack(ctx context.Context, t clientAndName, feed whisk.Name, ca
 		_ = writeJSON(a.sys.Err, sorted(f.Body)) // wsk shows the feed's answer too
 	}
 	failed := a.because(cause, "Unable to create trigger '%s': Unable to configure feed '%s'", t.name.Entity, feed)
+	if own := new(failure); errors.As(failed, &own) && f != nil {
+		switch {
+		case f.Application:
+			own.hint = "give the feed what it asks for with -p KEY VALUE"
+		case f.Status == http.StatusNotFound:
+			own.hint = "'millrace package get /whisk.system/alarms --summary' shows the feeds of a package"
+		}
+	}
 	_, _ = a.tellFeed(ctx, t, feed, feedDelete, nil) // it may know nothing of the trigger
 	if _, err := t.DeleteTrigger(ctx, t.name); err != nil && !errors.Is(err, whisk.NotFound) {
 		return errors.Join(failed, a.because(err, "Unable to delete trigger '%s'", t.name.Entity))
