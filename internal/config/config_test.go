@@ -36,7 +36,7 @@ func TestLoadPrecedence(t *testing.T) {
 	write(t, file, "listen: 127.0.0.1:1\nmemory: 1g # half\nlog-level: error\nallow-unsandboxed: true\nstem-cells: 0\n")
 	c, err := Load(base(), Sources{
 		File:    file,
-		Environ: []string{"MILLRACE_LISTEN=127.0.0.1:2", "MILLRACE_MEMORY=2g", "HOME=/x", "MILLRACE_SERVICE_HOST=10.0.0.1", "MILLRACE_PORT=tcp://10.0.0.1:1"},
+		Environ: []string{"MILLRACE_LISTEN=127.0.0.1:2", "MILLRACE_MEMORY=2g", "HOME=/x", "MILLRACE_DATA=", "MILLRACE_SERVICE_HOST=10.0.0.1", "MILLRACE_PORT=tcp://10.0.0.1:1"},
 		Flags:   map[string]string{"listen": "127.0.0.1:3"},
 	})
 	if err != nil {

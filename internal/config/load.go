@@ -84,7 +84,9 @@ func environ(list []string, known map[string]Field) (map[string]string, []error)
 			errs = append(errs, fmt.Errorf("%s: there is no such setting", name))
 			continue
 		}
-		out[name] = value
+		if value != "" { // empty is how compose files and shells say "not set"
+			out[name] = value
+		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return out, errs
