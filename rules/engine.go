@@ -42,7 +42,10 @@ type Deliverer interface {
 	Wait(ctx context.Context) error
 	// Deliver takes the matches of a verdict that is written. It does not wait
 	// for them.
-	Deliver(ctx context.Context, v *whisk.Verdict, ev *whisk.Event) error
+	Deliver(ctx context.Context, v *whisk.Verdict) error
+	// Redeliver is Deliver for a verdict that was lost and is given again: what
+	// became of its matches may be known already.
+	Redeliver(ctx context.Context, v *whisk.Verdict) error
 }
 
 // Entities are the stored triggers and rules.
@@ -124,7 +127,7 @@ func (e *Engine) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if from, err = e.judge(ctx, from, evs); err != nil {
+		if from, err = e.judge(ctx, from, evs, e.deliverer.Deliver); err != nil {
 			return err
 		}
 	}
@@ -152,18 +155,12 @@ func (e *Engine) judgeGap(ctx context.Context, from, to uint64) error {
 		for n < len(evs) && evs[n].Seq <= to {
 			n++
 		}
-		if n < len(evs) || n == 0 {
-			// The last ones of the gap: close it as far as it goes.
-			if from, err = e.judge(ctx, from, evs[:n]); err != nil {
-				return err
-			}
-			if from <= to {
-				return e.journal.Verdicts(ctx, from, whisk.Place{Seq: to}, nil)
-			}
-			return nil
-		}
-		if from, err = e.judge(ctx, from, evs); err != nil {
+		last := n < len(evs)
+		if from, err = e.judge(ctx, from, evs[:n], e.deliverer.Redeliver); err != nil {
 			return err
+		}
+		if last && from <= to {
+			return e.journal.Verdicts(ctx, from, whisk.Place{Seq: to}, nil)
 		}
 	}
 	return nil
@@ -171,7 +168,9 @@ func (e *Engine) judgeGap(ctx context.Context, from, to uint64) error {
 
 // judge judges events, writes the verdicts and hands the matches on. It returns
 // the sequence after the last of them.
-func (e *Engine) judge(ctx context.Context, from uint64, evs []whisk.Event) (uint64, error) {
+func (e *Engine) judge(
+	ctx context.Context, from uint64, evs []whisk.Event, deliver func(context.Context, *whisk.Verdict) error,
+) (uint64, error) {
 	// Taken after the events were read: whoever stored a rule before an event
 	// was accepted finds it at work.
 	table := e.Table()
@@ -192,7 +191,7 @@ func (e *Engine) judge(ctx context.Context, from uint64, evs []whisk.Event) (uin
 		}
 		e.fault("judge written")
 		for i := range vs {
-			if err := e.deliverer.Deliver(ctx, &vs[i], &evs[i]); err != nil {
+			if err := deliver(ctx, &vs[i]); err != nil {
 				return from, err
 			}
 		}

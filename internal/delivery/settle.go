@@ -1,0 +1,182 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// maxErrorText bounds what is kept of a failed attempt's error, in bytes.
+const maxErrorText = 1024
+
+// settle records an attempt that has ended and sees to what follows.
+func (d *Delivery) settle(ctx context.Context, it *item, act whisk.Activation) {
+	d.fault("delivery ran")
+	at := whisk.Attempt{
+		ActivationID: act.ID, Started: act.Start, Ended: act.End, Status: act.Outcome.String(), Error: errorText(&act),
+	}
+	it.attempts = append(it.attempts, at)
+	e := whisk.Entry{
+		Kind: whisk.EntryRecord, Match: it.match, Attempt: len(it.attempts), ActivationID: act.ID, Record: &act,
+	}
+	reason := ""
+	e.Final, e.Due, reason = d.follows(it, &act)
+	it.attempts[len(it.attempts)-1].Due, it.due = e.Due, e.Due
+	if err := d.Journal.Append(ctx, e); err != nil {
+		d.leave(ctx, it, err)
+		return
+	}
+	d.fault("delivery recorded")
+	d.metrics.attempts.WithLabelValues(act.Outcome.String()).Inc()
+	switch {
+	case e.Final:
+		d.finish(it)
+	case reason != "":
+		d.bury(ctx, it, reason)
+	default:
+		d.metrics.retries.Inc()
+		d.postpone(it)
+	}
+}
+
+// follows tells what comes after the item's last attempt: nothing (final),
+// another attempt when it is due, or a dead letter with a reason.
+func (d *Delivery) follows(it *item, act *whisk.Activation) (final bool, due time.Time, reason string) {
+	policy, there := d.policy(it)
+	if !there {
+		policy = whisk.StdRetry()
+	}
+	if it.once || !retries(&policy, act) {
+		return true, due, ""
+	}
+	n := len(it.attempts)
+	switch {
+	case !there:
+		return false, due, "its rule was deleted; " + it.story()
+	case n >= policy.Attempts:
+		return false, due, it.story()
+	}
+	due = now().Add(backoff(&policy, n))
+	if due.After(it.since.Add(policy.MaxAge)) {
+		return false, time.Time{}, fmt.Sprintf("it is older than %s; %s", policy.MaxAge, it.story())
+	}
+	return false, due, ""
+}
+
+// retries reports whether a policy retries what an activation shows.
+func retries(p *whisk.Retry, act *whisk.Activation) bool {
+	switch act.Outcome {
+	case whisk.Success:
+		return false
+	case whisk.WhiskError:
+		return p.Platform
+	case whisk.DeveloperError:
+		if act.Annotations.Truthy("timeout") {
+			return p.Timeout
+		}
+	}
+	return p.Application
+}
+
+// backoff returns how long to wait after attempt n: a random part of a time
+// that doubles with each attempt, so that what failed together does not come
+// back together.
+func backoff(p *whisk.Retry, n int) time.Duration {
+	most := p.MaxBackoff
+	if n-1 < 32 && p.Backoff<<(n-1) < most {
+		most = p.Backoff << (n - 1)
+	}
+	return rand.N(max(most, time.Millisecond)).Truncate(time.Millisecond)
+}
+
+// story tells how an item's attempts ended.
+func (it *item) story() string {
+	n := len(it.attempts)
+	if n == 0 {
+		return "it was never tried"
+	}
+	last := &it.attempts[n-1]
+	text := "its only attempt failed"
+	if n > 1 {
+		text = fmt.Sprintf("all %d attempts failed, the last", n)
+	}
+	text += " with " + last.Status
+	if last.Error != "" {
+		text += ": " + last.Error
+	}
+	return text
+}
+
+// errorText returns what a failed activation says of its failure.
+func errorText(a *whisk.Activation) string {
+	var r struct {
+		Error json.RawMessage `json:"error"`
+	}
+	if a.Outcome == whisk.Success || json.Unmarshal(a.Result, &r) != nil || r.Error == nil {
+		return ""
+	}
+	var s string
+	if json.Unmarshal(r.Error, &s) != nil {
+		s = string(r.Error)
+	}
+	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
+}
+
+// give ends an item that cannot be run any more: a match becomes a dead letter.
+// An invocation has someone who asks for its ID, so it gets a record.
+func (d *Delivery) give(ctx context.Context, it *item, why gone) {
+	if it.match.Invoke == "" {
+		d.bury(ctx, it, string(why))
+		return
+	}
+	act := d.failed(ctx, it, now(), string(why))
+	act.Outcome = whisk.DeveloperError
+	d.settle(ctx, it, act)
+}
+
+// bury makes a dead letter of an item. The letter is on stable storage before
+// the journal calls the match dead: a crash in between repeats the letter under
+// the same ID.
+func (d *Delivery) bury(ctx context.Context, it *item, reason string) {
+	letter := whisk.DeadLetter{
+		Time: now(), Match: it.match, Revision: it.revision, Action: it.line.name, Reason: reason, Attempts: it.attempts,
+	}
+	if b, err := d.body(ctx, it); err == nil {
+		letter.Event, letter.Invoke = b.event, b.invoke
+	}
+	letter.ID = it.letterID()
+	if err := d.Journal.Bury(ctx, letter); err != nil {
+		d.leave(ctx, it, err)
+		return
+	}
+	d.fault("delivery buried")
+	if err := d.Journal.Append(ctx, whisk.Entry{Kind: whisk.EntryDead, Match: it.match, Dead: letter.ID}); err != nil {
+		d.leave(ctx, it, err)
+		return
+	}
+	d.fault("delivery dead")
+	d.metrics.dead.Inc()
+	d.log.WarnContext(ctx, "match became a dead letter", slog.String("rule", it.match.Rule.String()),
+		slog.String("action", it.line.name.String()), slog.String("letter", letter.ID), slog.String("reason", reason))
+	d.finish(it)
+}
+
+// letterID is derived from the match and its last attempt alone, and so is the
+// same for a letter that is written again.
+func (it *item) letterID() string {
+	at, last := it.since, ""
+	if n := len(it.attempts); n > 0 {
+		last = it.attempts[n-1].ActivationID
+		at = whisk.IDTime(last)
+		if ended := it.attempts[n-1].Ended; !ended.IsZero() {
+			at = ended
+		}
+	}
+	return whisk.DeriveID(at, "dead", fmt.Sprint(it.match.Event), it.match.Rule.String(), it.match.Invoke, last)
+}
