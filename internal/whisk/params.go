@@ -35,6 +35,7 @@ func (p *Params) UnmarshalJSON(b []byte) error {
 		return errParams
 	}
 	out := make(Params, 0, len(list))
+	at := make(map[string]int, len(list))
 	for _, e := range list {
 		if e.Key == nil || e.Value == nil {
 			return errParams
@@ -44,7 +45,7 @@ func (p *Params) UnmarshalJSON(b []byte) error {
 		if json.Compact(&c, v) == nil {
 			v = c.Bytes()
 		}
-		out = out.With(Param{*e.Key, v, e.Init, e.Encryption})
+		out = out.put(at, Param{*e.Key, v, e.Init, e.Encryption})
 	}
 	*p = out
 	return nil
@@ -110,11 +111,29 @@ func (p Params) Without(key string) Params {
 
 // Over returns base with every entry of p laid over it: p wins.
 func (p Params) Over(base Params) Params {
-	out := base
+	if len(p) == 0 {
+		return base
+	}
+	out := make(Params, 0, len(base)+len(p))
+	at := make(map[string]int, len(base)+len(p))
+	for _, e := range base {
+		out = out.put(at, e)
+	}
 	for _, e := range p {
-		out = out.With(e)
+		out = out.put(at, e)
 	}
 	return out
+}
+
+// put is With in place, for many entries: at holds where each key is, so that
+// a million of them take no longer than they must.
+func (p Params) put(at map[string]int, e Param) Params {
+	if i, ok := at[e.Key]; ok {
+		p[i] = e
+		return p
+	}
+	at[e.Key] = len(p)
+	return append(p, e)
 }
 
 // Size is the number of bytes that OpenWhisk counts against MaxParams: keys

@@ -2,6 +2,8 @@ package whisk_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -81,5 +83,26 @@ func TestParamsObject(t *testing.T) {
 	}
 	if _, err := p.Object(json.RawMessage(`{"a"`), false); err == nil {
 		t.Error("Object of a broken payload gave no error")
+	}
+}
+
+// Parameters are what strangers send: reading and laying over each other must
+// not take the square of their number.
+func TestParamsMany(t *testing.T) {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i := range 200_000 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"key":"k%d","value":1}`, i)
+	}
+	b.WriteByte(']')
+	var p whisk.Params
+	if err := json.Unmarshal([]byte(b.String()), &p); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.Over(p); len(out) != len(p) {
+		t.Errorf("%d parameters over themselves are %d", len(p), len(out))
 	}
 }
