@@ -1,0 +1,219 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// MaxBatch is how many events fit into one AcceptBatch: the server takes 1,000
+// messages in an atomic batch, and the cursor is one.
+const MaxBatch = 999
+
+// archived is an event as the archive holds it. The time of acceptance is
+// ours: what is derived from it must be the same whoever reads it.
+type archived struct {
+	whisk.Event
+	Accepted int64  `json:"accepted"`         // milliseconds since 1970
+	Object   string `json:"object,omitempty"` // digest of a payload that is too large for a message
+}
+
+// encode makes the message of an event and sets its time of acceptance. A
+// large payload is put into the objects.
+func (b *Bus) encode(ctx context.Context, ev *whisk.Event, now time.Time) (*nats.Msg, error) {
+	ev.Accepted = now
+	a := archived{Event: *ev, Accepted: now.UnixMilli()}
+	if len(ev.Payload) > whisk.MaxPayload {
+		digest, err := b.PutObject(ctx, ev.Payload)
+		if err != nil {
+			return nil, err
+		}
+		a.Object, a.Payload = digest, nil
+	}
+	data, err := json.Marshal(a)
+	if err != nil {
+		return nil, whisk.E(whisk.Invalid, "encode event", err)
+	}
+	return &nats.Msg{Subject: EventSubject(ev.Trigger), Data: data}, nil
+}
+
+// Accept stores events and returns their places once they are on stable
+// storage. When there is no room it returns Unavailable; some of the events
+// may be stored after an error, none is after Unavailable at the door.
+func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, error) {
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	places := make([]whisk.Place, 0, len(evs))
+	for len(evs) > 0 {
+		n := min(len(evs), windowCount)
+		part, err := b.write(ctx, evs[:n], now)
+		places = append(places, part...)
+		if err != nil {
+			return nil, err
+		}
+		evs = evs[n:]
+	}
+	if err := b.Flush(ctx); err != nil {
+		return nil, err
+	}
+	b.met.accepted.Add(float64(len(places)))
+	return places, nil
+}
+
+// write publishes events side by side and returns when all are acknowledged.
+func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]whisk.Place, error) {
+	msgs := make([]*nats.Msg, len(evs))
+	kept := make([]whisk.Event, len(evs))
+	size := 0
+	for i := range evs {
+		kept[i] = evs[i]
+		m, err := b.encode(ctx, &kept[i], now)
+		if err != nil {
+			return nil, err
+		}
+		msgs[i] = m
+		size += len(m.Data) + overhead
+	}
+	if err := b.room.take(size, false); err != nil {
+		return nil, err
+	}
+	leave, err := b.enter(ctx, len(evs), size)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	slots := make([]*slot, 0, len(evs))
+	for i, m := range msgs {
+		ev := &kept[i]
+		s, err := b.send(m, func(seq uint64) {
+			ev.Seq = seq
+			b.recent.add(seq, ev)
+		})
+		if err != nil {
+			return nil, errors.Join(err, b.waitAll(slots))
+		}
+		slots = append(slots, s)
+	}
+	if err := b.waitAll(slots); err != nil {
+		return nil, b.room.refused(err)
+	}
+	places := make([]whisk.Place, len(evs))
+	for i, s := range slots {
+		places[i] = whisk.Place{Seq: s.seq, ID: evs[i].ID}
+	}
+	return places, nil
+}
+
+// overhead is about what a message costs in a block file besides its data.
+const overhead = 64
+
+func (b *Bus) waitAll(slots []*slot) error {
+	var errs []error
+	for _, s := range slots {
+		errs = append(errs, b.wait(s))
+	}
+	return errors.Join(errs...)
+}
+
+// AcceptBatch stores events and, last, the cursor that covers them, all or
+// nothing, and returns once they are on stable storage. There may be no events
+// at all; more than MaxBatch are Invalid. When the outcome is not known the
+// stored cursor is asked.
+func (b *Bus) AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Event) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if len(evs) > MaxBatch {
+		return whisk.E(whisk.Invalid, "accept batch", fmt.Errorf("%d events are more than the %d of one batch", len(evs), MaxBatch))
+	}
+	c.Count = len(evs)
+	if err := b.writeBatch(ctx, c, evs, nil); err != nil {
+		return err
+	}
+	if err := b.Flush(ctx); err != nil {
+		return err
+	}
+	b.met.accepted.Add(float64(len(evs)))
+	return nil
+}
+
+// writeBatch publishes an atomic batch. With expect, the cursor saved before
+// must still be the one of that sequence, else Conflict.
+func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event, expect *uint64) error {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	kept := make([]whisk.Event, len(evs))
+	msgs := make([]*nats.Msg, 0, len(evs)+1)
+	size := 0
+	for i := range evs {
+		kept[i] = evs[i]
+		m, err := b.encode(ctx, &kept[i], now)
+		if err != nil {
+			return err
+		}
+		msgs = append(msgs, m)
+		size += len(m.Data) + overhead
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return whisk.E(whisk.Invalid, "encode cursor", err)
+	}
+	last := &nats.Msg{Subject: cursorSubject(c.Feed), Data: data, Header: nats.Header{}}
+	if expect != nil {
+		last.Header.Set("Nats-Expected-Last-Subject-Sequence", strconv.FormatUint(*expect, 10))
+	}
+	msgs = append(msgs, last)
+	size += len(data) + overhead
+	if err := b.room.take(size, len(evs) == 0); err != nil {
+		return err
+	}
+	leave, err := b.enter(ctx, len(msgs), size)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	acked := func(seq uint64) {
+		first := seq - uint64(len(kept))
+		for i := range kept {
+			kept[i].Seq = first + uint64(i)
+			b.recent.add(kept[i].Seq, &kept[i])
+		}
+		b.recent.add(seq, nil)
+		b.cursors.saved(c, seq)
+	}
+	if len(msgs) == 1 {
+		s, err := b.send(last, acked)
+		if err != nil {
+			return err
+		}
+		return b.room.refused(b.wait(s))
+	}
+	id := nuid.Next()
+	for i, m := range msgs {
+		if m.Header == nil {
+			m.Header = nats.Header{}
+		}
+		m.Header.Set("Nats-Batch-Id", id)
+		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
+	}
+	last.Header.Set("Nats-Batch-Commit", "1")
+	for _, m := range msgs[:len(msgs)-1] {
+		if err := b.nc.PublishMsg(m); err != nil {
+			return err
+		}
+	}
+	s, err := b.send(last, acked)
+	if err != nil {
+		return err
+	}
+	return b.room.refused(b.wait(s))
+}

@@ -1,0 +1,77 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// maxMessage is the largest message in bytes, headers included. What may be
+// larger goes to the objects.
+const maxMessage = 8 << 20
+
+// startWait is how long the server may take to open its store: 0.7 s per GB
+// after an unclean stop, warm.
+const startWait = 10 * time.Minute
+
+// startServer starts the embedded server without any listener and connects to
+// it in process.
+func (b *Bus) startServer() error {
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "millrace",
+		DontListen: true,
+		NoSigs:     true,
+		MaxPayload: maxMessage,
+		MaxPending: 256 << 20,
+		JetStream:  true,
+		StoreDir:   b.o.Dir,
+		// Explicit: the server refuses streams larger than what it makes of the
+		// disk by itself. The limits that count are those of the streams.
+		JetStreamMaxStore:  math.MaxInt64 / 4,
+		JetStreamMaxMemory: 64 << 20,
+		SyncInterval:       b.o.SyncInterval,
+	})
+	if err != nil {
+		return fmt.Errorf("set up the embedded NATS server: %w", err)
+	}
+	srv.SetLoggerV2(engineLog{b.o.Log}, false, false, false)
+	b.srv = srv
+	srv.Start()
+	if !srv.ReadyForConnections(startWait) {
+		return errors.New("the embedded NATS server did not start")
+	}
+	if !srv.JetStreamEnabled() {
+		return fmt.Errorf("the embedded NATS server could not open its store in %s", b.o.Dir)
+	}
+	b.nc, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("bus"), nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.o.Log.Warn("bus connection", slog.Any("err", err))
+		}))
+	if err != nil {
+		return fmt.Errorf("connect to the embedded NATS server: %w", err)
+	}
+	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(30*time.Second))
+	return err
+}
+
+// engineLog passes the server's own log on. What it notices is for developers.
+type engineLog struct{ log *slog.Logger }
+
+func (l engineLog) say(level slog.Level, format string, v []any) {
+	if l.log.Enabled(nil, level) { //nolint:staticcheck // slog takes no context here
+		l.log.Log(nil, level, "engine", slog.String("text", fmt.Sprintf(format, v...))) //nolint:staticcheck // likewise
+	}
+}
+
+func (l engineLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l engineLog) Warnf(format string, v ...any)   { l.say(slog.LevelInfo, format, v) }
+func (l engineLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l engineLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l engineLog) Debugf(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
+func (l engineLog) Tracef(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }

@@ -1,0 +1,110 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// lazyFlush is how long what nobody waits for may stay unflushed.
+const lazyFlush = time.Second
+
+// group gathers those who wait for a flush: all who came while one was under
+// way share the next.
+type group struct {
+	mu      sync.Mutex
+	waiting []chan error
+	wake    chan struct{}
+}
+
+// Flush returns when all that was acknowledged before the call is on stable
+// storage, or at once if the bus promises no such thing. An error means that
+// the store has failed for good.
+func (b *Bus) Flush(ctx context.Context) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	b.group.mu.Lock()
+	b.group.waiting = append(b.group.waiting, done)
+	b.group.mu.Unlock()
+	select {
+	case b.group.wake <- struct{}{}:
+	default: // it is awake already
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.stop:
+		return b.check()
+	}
+}
+
+// SyncAll puts the whole file system of the store on stable storage. It
+// belongs after everything that makes or changes a stream, a bucket or a
+// consumer: the server renames their files without syncing them.
+func (b *Bus) SyncAll(context.Context) error {
+	if b.o.Durability == Process {
+		return nil
+	}
+	if err := b.files.syncAll(); err != nil {
+		b.fail(err)
+		return err
+	}
+	if b.o.OnFlush != nil {
+		f, err := b.files.everything()
+		if err != nil {
+			return err
+		}
+		b.o.OnFlush(f)
+	}
+	return nil
+}
+
+// flushLoop does one flush after another as long as somebody waits.
+func (b *Bus) flushLoop() {
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-b.group.wake:
+		}
+		b.group.mu.Lock()
+		waiting := b.group.waiting
+		b.group.waiting = nil
+		b.group.mu.Unlock()
+		if len(waiting) == 0 {
+			continue
+		}
+		err := b.flushOnce()
+		for _, done := range waiting {
+			done <- err
+		}
+	}
+}
+
+// flushOnce makes everything durable that was acknowledged before it began,
+// and shows the events among it to readers.
+func (b *Bus) flushOnce() error {
+	covered := b.recent.acked()
+	if b.o.Durability == Disk {
+		start := time.Now()
+		f, err := b.files.sync()
+		if err != nil {
+			// A second fsync after a failed one may say yes for pages that the
+			// kernel has dropped: it is never tried again.
+			err = fmt.Errorf("flush the store: %w", err)
+			b.fail(err)
+			return err
+		}
+		b.met.flush.Observe(time.Since(start).Seconds())
+		if b.o.OnFlush != nil {
+			b.o.OnFlush(f)
+		}
+	}
+	b.recent.flushed(covered)
+	return nil
+}

@@ -1,0 +1,232 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// readWait is how long the server may take to answer one read.
+const readWait = 30 * time.Second
+
+// ReadEvents returns up to most flushed events from a sequence on, in order.
+// It waits until there is one, or until ctx ends.
+func (b *Bus) ReadEvents(ctx context.Context, from uint64, most int) ([]whisk.Event, error) {
+	for {
+		evs, durable, known, grown := b.recent.from(from, most)
+		if len(evs) > 0 {
+			return evs, nil
+		}
+		if !known {
+			evs, next, err := b.readArchive(ctx, from, durable, most)
+			if err != nil || len(evs) > 0 {
+				return evs, err
+			}
+			from = next
+			continue
+		}
+		if durable >= from {
+			from = durable + 1 // cursors only
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-b.stop:
+			return nil, b.check()
+		}
+	}
+}
+
+// readArchive reads events from the store, up to and with a sequence, and
+// tells where to go on.
+func (b *Bus) readArchive(ctx context.Context, from, upTo uint64, most int) (evs []whisk.Event, next uint64, err error) {
+	msgs, err := b.Read(ctx, StreamEvents, from, min(most, 1000), 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	next = upTo + 1
+	for _, m := range msgs {
+		if m.Seq > upTo {
+			break
+		}
+		next = m.Seq + 1
+		if !strings.HasPrefix(m.Subject, subjectEvent+".") {
+			continue
+		}
+		ev, err := b.decode(ctx, m)
+		if err != nil {
+			return nil, 0, err
+		}
+		evs = append(evs, ev)
+	}
+	if len(msgs) == 0 {
+		next = upTo + 1
+	}
+	return evs, next, nil
+}
+
+// Event returns the event of a sequence. NotFound when the archive has no
+// event there, any more or at all.
+func (b *Bus) Event(ctx context.Context, seq uint64) (whisk.Event, error) {
+	if ev, known := b.recent.get(seq); known && ev != nil {
+		return *ev, nil
+	}
+	m, err := b.Get(ctx, StreamEvents, seq)
+	if err != nil {
+		return whisk.Event{}, err
+	}
+	if !strings.HasPrefix(m.Subject, subjectEvent+".") {
+		return whisk.Event{}, notThere(StreamEvents, seq)
+	}
+	return b.decode(ctx, m)
+}
+
+// decode reads an archived event. Its payload is nil when the object that held
+// it is gone.
+func (b *Bus) decode(ctx context.Context, m Message) (whisk.Event, error) {
+	var a archived
+	if err := json.Unmarshal(m.Data, &a); err != nil {
+		return whisk.Event{}, fmt.Errorf("read event %d: %w", m.Seq, err)
+	}
+	a.Seq, a.Event.Accepted = m.Seq, time.UnixMilli(a.Accepted).UTC()
+	if a.Object != "" {
+		payload, err := b.Object(ctx, a.Object)
+		if err != nil && !errors.Is(err, whisk.NotFound) {
+			return whisk.Event{}, err
+		}
+		a.Payload = payload
+	}
+	return a.Event, nil
+}
+
+// EventSpan returns the sequence of the oldest event kept, or cursor, and the
+// newest flushed one. The first is above the last when there is none.
+func (b *Bus) EventSpan(ctx context.Context) (first, last uint64, err error) {
+	st, err := b.State(ctx, StreamEvents)
+	if err != nil {
+		return 0, 0, err
+	}
+	b.recent.mu.Lock()
+	defer b.recent.mu.Unlock()
+	return st.First, b.recent.durable, nil
+}
+
+// Get returns one message of a stream. NotFound.
+func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (Message, error) {
+	msgs, err := b.direct(ctx, stream, map[string]any{"seq": seq})
+	if err != nil {
+		return Message{}, err
+	}
+	if len(msgs) == 0 {
+		return Message{}, notThere(stream, seq)
+	}
+	return msgs[0], nil
+}
+
+func notThere(stream string, seq uint64) error {
+	return whisk.E(whisk.NotFound, "read "+stream, fmt.Errorf("message %d does not exist", seq))
+}
+
+// Read returns up to most messages of a stream from a sequence on, in order,
+// and about maxBytes of them (0: a few MiB). It does not wait: nothing at the
+// end.
+func (b *Bus) Read(ctx context.Context, stream string, from uint64, most, maxBytes int) ([]Message, error) {
+	if maxBytes <= 0 {
+		maxBytes = 16 << 20
+	}
+	return b.direct(ctx, stream, map[string]any{"seq": max(from, 1), "batch": most, "max_bytes": maxBytes})
+}
+
+// lastPerSubject returns the newest message of each bus subject.
+func (b *Bus) lastPerSubject(ctx context.Context, stream, filter string) ([]Message, error) {
+	var out []Message
+	st, err := b.State(ctx, stream)
+	if err != nil || st.Messages == 0 {
+		return nil, err
+	}
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		msgs, err := b.direct(ctx, stream, map[string]any{"last_by_subj": subject})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, msgs...)
+	}
+	return out, nil
+}
+
+// direct asks the store itself, without a consumer, and gathers the answers: one
+// for a single message, else those before the end mark.
+func (b *Bus) direct(ctx context.Context, stream string, request map[string]any) ([]Message, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	_, batch := request["batch"]
+	inbox := b.nc.NewInbox()
+	sub, err := b.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", stream, err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
+		return nil, fmt.Errorf("read %s: %w", stream, err)
+	}
+	wait, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	var out []Message
+	for {
+		m, err := sub.NextMsgWithContext(wait)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", stream, err)
+		}
+		switch m.Header.Get("Status") {
+		case "404", "204": // nothing there; the end of a batch
+			return out, nil
+		case "":
+		default:
+			return nil, fmt.Errorf("read %s: the store answered %s %s", stream, m.Header.Get("Status"), m.Header.Get("Description"))
+		}
+		msg, err := stored(m)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", stream, err)
+		}
+		out = append(out, msg)
+		if !batch {
+			return out, nil
+		}
+	}
+}
+
+// stored turns the answer of a direct read into the message that was asked for.
+func stored(m *nats.Msg) (Message, error) {
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil {
+		return Message{}, err
+	}
+	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+	if err != nil {
+		return Message{}, err
+	}
+	return Message{Subject: m.Header.Get("Nats-Subject"), Header: m.Header, Data: m.Data, Seq: seq, Time: at}, nil
+}

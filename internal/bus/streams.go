@@ -1,0 +1,184 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// The streams.
+const (
+	StreamEvents  = "EVENTS"      // accepted events and the cursors of feeds
+	StreamJournal = "JOURNAL"     // what became of the events
+	StreamCalls   = "CALLS"       // records of blocking calls
+	StreamDead    = "DEADLETTERS" // matches that were given up
+	streamCheck   = "CHECK"       // one message, to find out where the server writes
+)
+
+// Bus subjects of the streams: events and dead letters have a token per name,
+// cursors one per feed.
+const (
+	SubjectJournal = "journal"
+	SubjectCalls   = "calls"
+	SubjectDead    = "dead" // dead.<namespace>.<trigger>.<rule>
+	subjectEvent   = "ev"   // ev.<namespace>.<trigger>
+	subjectCursor  = "cur"  // cur.<feed id>
+	subjectCheck   = "check"
+)
+
+// largest is the byte limit of a stream on a large disk; on a smaller one it is
+// a fifth.
+const largest = 8 << 30
+
+// keep is how long what may be forgotten by age is kept.
+const (
+	keepCalls = 7 * 24 * time.Hour
+	keepDead  = 30 * 24 * time.Hour
+)
+
+// State is how full a stream is.
+type State struct {
+	First, Last uint64 // sequences; First is Last+1 when it is empty
+	Messages    uint64
+	Bytes       int64
+	Limit       int64
+}
+
+// makeStreams makes what is missing and changes what differs.
+func (b *Bus) makeStreams(ctx context.Context) error {
+	held := map[string]int64{}
+	for _, name := range []string{StreamEvents, StreamJournal, StreamCalls, StreamDead} {
+		st, err := b.State(ctx, name)
+		if err != nil && !errors.Is(err, whisk.NotFound) {
+			return err
+		}
+		held[name] = st.Bytes
+	}
+	var err error
+	if b.limits, err = b.computeLimits(held); err != nil {
+		return err
+	}
+	for _, c := range []jetstream.StreamConfig{
+		{
+			// No age: it would eat cursors and unjudged events. The bus trims.
+			Name: StreamEvents, Subjects: []string{subjectEvent + ".>", subjectCursor + ".>"},
+			Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
+		},
+		{Name: StreamJournal, Subjects: []string{SubjectJournal}, Discard: jetstream.DiscardNew},
+		{Name: StreamCalls, Subjects: []string{SubjectCalls}, Discard: jetstream.DiscardOld, MaxAge: keepCalls},
+		{Name: StreamDead, Subjects: []string{SubjectDead + ".>"}, Discard: jetstream.DiscardOld, MaxAge: keepDead},
+		{Name: streamCheck, Subjects: []string{subjectCheck}, MaxMsgs: 1},
+	} {
+		c.Storage, c.AllowDirect, c.MaxBytes, c.Duplicates = jetstream.FileStorage, true, b.limits[c.Name], time.Second
+		if c.MaxBytes == 0 {
+			c.MaxBytes = -1
+		}
+		if err := b.ensureStream(ctx, c); err != nil {
+			return err
+		}
+	}
+	b.objects, err = b.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: "objects"})
+	return err
+}
+
+// ensureStream makes a stream, or changes it where it differs: an update that
+// changes nothing would rewrite its file, unsynced.
+func (b *Bus) ensureStream(ctx context.Context, c jetstream.StreamConfig) error {
+	s, err := b.js.Stream(ctx, c.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = b.js.CreateStream(ctx, c)
+		return wrapStream(c.Name, err)
+	}
+	if err != nil {
+		return wrapStream(c.Name, err)
+	}
+	have := s.CachedInfo().Config
+	if reflect.DeepEqual(have.Subjects, c.Subjects) && have.MaxBytes == c.MaxBytes && have.MaxAge == c.MaxAge && have.Discard == c.Discard {
+		return nil
+	}
+	have.Subjects, have.MaxBytes, have.MaxAge, have.Discard = c.Subjects, c.MaxBytes, c.MaxAge, c.Discard
+	_, err = b.js.UpdateStream(ctx, have)
+	return wrapStream(c.Name, err)
+}
+
+func wrapStream(name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("make stream %s: %w", name, err)
+	}
+	return nil
+}
+
+// computeLimits gives each stream the lesser of 8 GiB and a fifth of what the
+// disk has for us, free or held, and never less than it holds.
+func (b *Bus) computeLimits(held map[string]int64) (map[string]int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(b.o.Dir, &fs); err != nil {
+		return nil, fmt.Errorf("look at the disk of %s: %w", b.o.Dir, err)
+	}
+	ours := int64(fs.Bavail) * fs.Bsize
+	for _, n := range held {
+		ours += n
+	}
+	share := min(largest, ours/5)
+	limits := map[string]int64{}
+	for name, asked := range map[string]int64{
+		StreamEvents: b.o.EventsLimit, StreamJournal: b.o.JournalLimit, StreamCalls: b.o.CallsLimit, StreamDead: b.o.DeadLimit,
+	} {
+		if asked == 0 {
+			asked = share
+			if name == StreamDead {
+				asked = share / 4
+			}
+		}
+		limits[name] = max(asked, held[name]+held[name]/8, 1<<20)
+	}
+	return limits, nil
+}
+
+// State returns how full a stream is, from the server. NotFound.
+func (b *Bus) State(ctx context.Context, stream string) (State, error) {
+	s, err := b.js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return State{}, whisk.E(whisk.NotFound, "look at stream", fmt.Errorf("there is no stream %s", stream))
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("look at stream %s: %w", stream, err)
+	}
+	i := s.CachedInfo()
+	return State{i.State.FirstSeq, i.State.LastSeq, i.State.Msgs, int64(i.State.Bytes), i.Config.MaxBytes}, nil
+}
+
+// Purge removes the messages of a stream below a sequence, oldest first, in
+// steps so small that nobody else waits long. The last message always stays.
+func (b *Bus) Purge(ctx context.Context, stream string, before uint64) error {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("purge stream %s: %w", stream, err)
+	}
+	st := s.CachedInfo().State
+	before = min(before, st.LastSeq)
+	for from := st.FirstSeq; from < before; {
+		from = min(from+purgeStep, before)
+		if err := s.Purge(ctx, jetstream.WithPurgeSequence(from)); err != nil {
+			return fmt.Errorf("purge stream %s: %w", stream, err)
+		}
+	}
+	return nil
+}
+
+// purgeStep is how many messages one step of a purge removes: with messages of
+// 256 bytes a few milliseconds.
+const purgeStep = 5_000
+
+// EventSubject is the bus subject of a trigger's events.
+func EventSubject(trigger whisk.Name) string {
+	return strings.Join([]string{subjectEvent, whisk.Token(trigger.Namespace), whisk.Token(trigger.Entity)}, ".")
+}
