@@ -1,0 +1,134 @@
+package hub
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// ping is how often an idle stream says that it is alive, so that proxies do
+// not cut it.
+const ping = 15 * time.Second
+
+// stream tells the caller's entries as they are written: verdicts, starts,
+// records, dead letters. A caller too slow to keep up is told how many it
+// missed.
+func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
+	trigger, err := triggerOf(r)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-cache")
+	header.Set("X-Accel-Buffering", "no")
+	out := &eventWriter{w: w, c: http.NewResponseController(w)}
+	if err := out.comment("millrace"); err != nil {
+		return // the caller is gone
+	}
+
+	alive := time.NewTicker(ping)
+	defer alive.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	wg.Go(func() {
+		for {
+			select {
+			case <-alive.C:
+				_ = out.comment("ping") // Follow learns of a caller that is gone from its context
+			case <-done:
+				return
+			}
+		}
+	})
+
+	pick := selection{namespace: namespaceOf(r), trigger: trigger, events: map[uint64]bool{}}
+	err = h.Journal.Follow(r.Context(), func(e whisk.Entry, lost int) error {
+		if lost > 0 {
+			if err := out.event("lost", map[string]int{"count": lost}); err != nil {
+				return err
+			}
+		}
+		if !pick.wants(e) {
+			return nil
+		}
+		return out.event(string(e.Kind), e)
+	})
+	if err != nil && r.Context().Err() == nil {
+		_ = out.event("end", map[string]string{"error": whisk.Message(err)}) // the caller may be gone
+	}
+}
+
+// selection tells which entries belong to a caller, and to a trigger if it
+// asked for one.
+type selection struct {
+	namespace, trigger string
+	// events are those of the trigger whose story goes on, by sequence.
+	events map[uint64]bool
+}
+
+// remembered bounds selection.events; the oldest stories are long over then.
+const remembered = 10_000
+
+func (s *selection) wants(e whisk.Entry) bool {
+	if v := e.Verdict; v != nil {
+		if v.Trigger.Namespace != s.namespace || s.trigger != "" && v.Trigger.Entity != s.trigger {
+			return false
+		}
+		if s.trigger != "" {
+			if len(s.events) >= remembered {
+				clear(s.events)
+			}
+			s.events[v.Event.Seq] = true
+		}
+		return true
+	}
+	switch {
+	case e.Kind == whisk.EntryCarry:
+		return false
+	case e.Match.Event > 0:
+		return e.Match.Rule.Namespace == s.namespace && (s.trigger == "" || s.events[e.Match.Event])
+	case s.trigger != "":
+		return false
+	case e.Invoke != nil:
+		return e.Invoke.Invocation.Namespace == s.namespace
+	case e.Record != nil:
+		return e.Record.Namespace == s.namespace
+	}
+	return false // a start of an invocation does not say whose it is; its record will
+}
+
+// eventWriter writes server-sent events, each flushed at once.
+type eventWriter struct {
+	mu sync.Mutex
+	w  http.ResponseWriter
+	c  *http.ResponseController
+}
+
+func (o *eventWriter) comment(text string) error {
+	return o.write(fmt.Appendf(nil, ": %s\n\n", text))
+}
+
+func (o *eventWriter) event(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return o.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, b))
+}
+
+func (o *eventWriter) write(b []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, err := o.w.Write(b); err != nil {
+		return err
+	}
+	return o.c.Flush()
+}
