@@ -95,7 +95,9 @@ func (b *bucket) open(ctx context.Context) error {
 		_, err = js.CreateStream(ctx, want)
 	case err == nil && !s.CachedInfo().Config.AllowAtomicPublish:
 		// One that the nats tools have made. What differs otherwise does no harm.
-		_, err = js.UpdateStream(ctx, want)
+		have := s.CachedInfo().Config
+		have.AllowAtomicPublish = true
+		_, err = js.UpdateStream(ctx, have)
 	case err == nil:
 		return b.load(ctx)
 	}

@@ -243,15 +243,15 @@ func (b *bucket) purge(ctx context.Context, before time.Time) error {
 			if err != nil {
 				return fmt.Errorf("purge %s: %w", m.name, err)
 			}
+			if below == 1 {
+				b.unmark(m.name, m.row.rev)
+			}
 		}
 		if below == 0 {
 			if err := b.bus.SyncAll(ctx); err != nil {
 				return err
 			}
 		}
-	}
-	for _, m := range marks {
-		b.unmark(m.name, m.row.rev)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func newSecretKey(path string) ([]byte, error) {
 // Seal returns plaintext as a text that only this installation can read.
 // Sealing the same twice gives two texts.
 func (s *Secrets) Seal(plaintext []byte) string {
-	return sealedPrefix + base64.RawStdEncoding.EncodeToString(s.aead.Seal(nil, nil, plaintext, nil))
+	return sealedPrefix + base64.RawStdEncoding.Strict().EncodeToString(s.aead.Seal(nil, nil, plaintext, nil))
 }
 
 // Open returns what was sealed. It returns Invalid for a text that was changed
@@ -88,7 +88,7 @@ func (s *Secrets) Open(sealed string) ([]byte, error) {
 	if !ok {
 		return nil, whisk.E(whisk.Invalid, op, errors.New("it was not sealed here"))
 	}
-	b, err := base64.RawStdEncoding.DecodeString(text)
+	b, err := base64.RawStdEncoding.Strict().DecodeString(text)
 	if err != nil {
 		return nil, whisk.E(whisk.Invalid, op, errors.New("it was not sealed here"))
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/millrace/millrace/internal/bus"
@@ -35,7 +36,12 @@ type place struct {
 
 func openBus(t testing.TB, dir string) place {
 	t.Helper()
-	b, err := bus.Open(context.Background(), bus.Options{Dir: dir, Log: quiet, Metrics: prometheus.NewRegistry()})
+	return openBusFor(t, dir, bus.Disk)
+}
+
+func openBusFor(t testing.TB, dir string, d bus.Durability) place {
+	t.Helper()
+	b, err := bus.Open(context.Background(), bus.Options{Dir: dir, Durability: d, Log: quiet, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -519,5 +525,91 @@ func TestWatch(t *testing.T) {
 	}
 	if len(seen) != 3 {
 		t.Errorf("seen = %v, want two, three and four", seen)
+	}
+}
+
+// TestFollowRecovers has the server forget who follows: what is written then
+// must be seen all the same.
+func TestFollowRecovers(t *testing.T) {
+	ctx := t.Context()
+	p := openBus(t, t.TempDir())
+	one, two := openStore(t, p, true), openStore(t, p, false)
+	e := two.Entities()
+	if _, err := e.Triggers.Put(ctx, name("/guest/before"), trigger("/guest/before"), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first put", func() bool {
+		_, _, err := one.Entities().Triggers.Get(name("/guest/before"))
+		return err == nil
+	})
+	stream, err := p.bus.JetStream().Stream(ctx, "KV_entities")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range stream.ConsumerNames(ctx).Name() {
+		if err := stream.DeleteConsumer(ctx, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// While nobody looks one name comes, and another goes without a trace.
+	if _, err := e.Triggers.Put(ctx, name("/guest/after"), trigger("/guest/after"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(ctx, jetstream.WithPurgeSubject("$KV.entities.guest._.before")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reading anew", func() bool {
+		_, _, came := one.Entities().Triggers.Get(name("/guest/after"))
+		_, _, went := one.Entities().Triggers.Get(name("/guest/before"))
+		return came == nil && errors.Is(went, whisk.NotFound) && len(one.Entities().Triggers.List("guest")) == 1
+	})
+}
+
+// TestDurable checks that each write is flushed before it returns.
+func TestDurable(t *testing.T) {
+	ctx := t.Context()
+	var flushes atomic.Int64
+	b, err := bus.Open(ctx, bus.Options{
+		Dir: t.TempDir(), OnFlush: func(bus.Flush) { flushes.Add(1) }, Log: quiet, Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close() // not run: nothing is flushed but on request
+	s, err := store.Open(ctx, b, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := s.Entities()
+	n := name("/guest/t")
+	var rev whisk.Revision
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"put", func() (err error) { rev, err = e.Triggers.Put(ctx, n, trigger(n.String()), 0); return err }},
+		{"delete", func() error { return e.Triggers.Delete(ctx, n, rev) }},
+		{"apply", func() error {
+			return s.Apply(ctx, e.Triggers.PutOp(n, trigger(n.String()), 0), e.Rules.PutOp(name("/guest/r"), whisk.Rule{}, 0))
+		}},
+	} {
+		before := flushes.Load()
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if flushes.Load() == before {
+			t.Errorf("%s returned without a flush", step.name)
+		}
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := e.Triggers.Put(gone, name("/guest/u"), trigger("/guest/u"), 0); !errors.Is(err, whisk.Unavailable) {
+		t.Errorf("put for a caller that has gone: error = %v, want Unavailable", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Triggers.Put(ctx, name("/guest/u"), trigger("/guest/u"), 0); !errors.Is(err, whisk.Unavailable) {
+		t.Errorf("put on a bus that is closed: error = %v, want Unavailable", err)
 	}
 }
