@@ -21,10 +21,15 @@ type Invocation struct {
 // waits: what it needs is fetched when its turn has come.
 type Job struct {
 	Runnable Runnable
+	// Namespace is whose activation it will be, as Invocation.Namespace says
+	// later: containers are not shared between namespaces. Empty stands for
+	// the action's own.
+	Namespace string
 	// Begin is called once, when a container is ready for the job: it marks
 	// the attempt as started and returns what to run. An error drops the job.
 	Begin func(ctx context.Context) (Invocation, error)
-	// Done is called once, with the record or with the error of Begin. It may
-	// wait for the record to be stored; the container is free by then.
+	// Done is called once, with the record, with the error of Begin, or with
+	// Unavailable when the invoker was stopped before there was a record. It
+	// may wait for the record to be stored; the container is free by then.
 	Done func(Activation, error)
 }

@@ -1,0 +1,102 @@
+package invoker
+
+import (
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// cellKey is what a stem cell must have in common with the container that is
+// wanted.
+type cellKey struct {
+	kind   string
+	memory int // MiB
+}
+
+// cellSet are the stem cells of one sort: containers that are started and have
+// no code yet.
+type cellSet struct {
+	spec     Spec
+	want     int
+	idle     []*worker
+	starting int
+	failures int // in a row
+}
+
+// maxCellFailures is how often in a row a stem cell may fail to start before
+// no more are tried: the first job of the kind will tell why.
+const maxCellFailures = 3
+
+// setCells reads from the runtimes which stem cells to keep.
+func (v *Invoker) setCells() {
+	for _, r := range v.runtimes.All() {
+		for _, c := range r.StemCells {
+			digits, _, _ := strings.Cut(strings.TrimSpace(c.Memory), " ")
+			memory, err := strconv.Atoi(strings.TrimRight(digits, "MBmb"))
+			if n := min(c.Count, v.cellMax); err == nil && n > 0 {
+				spec := Spec{Kind: r.Kind, Image: r.Image.String(), Launcher: r.Launcher, Memory: memory, Env: v.environment()}
+				spec.Marked = r.Launcher == "" && (r.Sentinelled == nil || *r.Sentinelled)
+				v.cells[cellKey{r.Kind, memory}] = &cellSet{spec: spec, want: n}
+			}
+		}
+	}
+}
+
+// planCells starts stem cells that are missing, while nothing else needs to be
+// started and there is memory that nobody uses.
+func (v *Invoker) planCells() {
+	if v.phase != open || len(v.hungry) > 0 {
+		return
+	}
+	for _, set := range v.cells {
+		memory := int64(set.spec.Memory) << 20
+		for len(set.idle)+set.starting < set.want && set.failures < maxCellFailures &&
+			v.begun < v.starts && v.used+memory <= v.memory {
+			v.used += memory
+			v.begun++
+			set.starting++
+			v.busy.Go(func() { v.makeCell(set, memory) })
+		}
+	}
+}
+
+func (v *Invoker) makeCell(set *cellSet, memory int64) {
+	began := time.Now()
+	w, err := v.start(set.spec)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.begun--
+	set.starting--
+	switch {
+	case err != nil:
+		v.used -= memory
+		set.failures++
+		if v.phase == open {
+			v.log.Warn("stem cell not started", slog.String("kind", set.spec.Kind), slog.Any("err", err))
+		}
+	case v.phase != open:
+		v.used -= memory
+		v.busy.Go(func() { v.discard(w) })
+	default:
+		set.failures = 0
+		v.startup[set.spec.Kind] = average(v.startup[set.spec.Kind], time.Since(began))
+		w.cell = set
+		set.idle = append(set.idle, w)
+		v.adopt(w, nil)
+	}
+	v.planCells()
+	v.pump()
+}
+
+// takeCell returns a stem cell that fits q, or nil, and has it replaced.
+func (v *Invoker) takeCell(q *queue) *worker {
+	set := v.cells[cellKey{q.spec.Kind, q.spec.Memory}]
+	if set == nil || len(set.idle) == 0 {
+		return nil
+	}
+	w := set.idle[0] // the oldest: it has had the most time to settle
+	set.idle = set.idle[1:]
+	w.cell = nil
+	return w
+}

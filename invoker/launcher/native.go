@@ -1,0 +1,4 @@
+package launcher
+
+// RunNative is the native launcher.
+func RunNative(args []string) int { return 1 }

@@ -1,0 +1,74 @@
+package process
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// descendants returns the processes that pid has made, and theirs. In a pid
+// namespace those whose parent has ended are children of its first process.
+// Without one they are lost to us once they leave the session.
+func descendants(pid int) []int {
+	var out []int
+	for _, t := range entries(fmt.Sprintf("/proc/%d/task", pid)) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t))
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(append(out, n), descendants(n)...)
+			}
+		}
+	}
+	return out
+}
+
+func entries(dir string) []string {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	return names
+}
+
+// resident returns the bytes of memory that are pid's alone to answer for:
+// not the pages of programs and libraries, which are there once for all.
+func resident(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for line := range bytes.Lines(b) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if s := string(name); s == "RssAnon" || s == "RssShmem" {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(value)), " kB"), 10, 64)
+			sum += kib << 10
+		}
+	}
+	return sum
+}
+
+// startOf returns when a process began, in the kernel's ticks since the
+// machine did: together with the pid it names a process for good. 0 if there
+// is none.
+func startOf(pid int) uint64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name, in brackets, may hold anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const starttime = 22 - 3 // its number in proc(5), less those before
+	if len(fields) <= starttime || fields[0] == "Z" {
+		return 0
+	}
+	n, _ := strconv.ParseUint(fields[starttime], 10, 64)
+	return n
+}

@@ -1,0 +1,285 @@
+// Package process makes containers out of local processes: it needs no daemon
+// and no images, only the interpreters of the machine.
+//
+// A container is started through this binary itself: a program that uses the
+// package calls MaybeShim first, and the copy that the driver starts turns into
+// the container there. Where the kernel allows, it is put into user, pid,
+// mount, ipc and uts namespaces of its own, as nobody, with a read-only view of
+// the machine, without the home folder, and with a /tmp in memory; where
+// control groups can be written, they bound its memory and the number of its
+// processes. What is missing is replaced: a process group for the namespaces,
+// looking at the memory in use ten times a second for the control groups.
+// Describe says which it is.
+//
+// The network is the machine's own.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/internal/whisk"
+	"github.com/millrace/millrace/invoker"
+	"github.com/millrace/millrace/invoker/launcher"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of every container but its memory.
+const (
+	maxProcesses = 256 // processes and threads
+	maxOpenFiles = 1024
+	probeTimeout = 20 * time.Second
+)
+
+// Options are what a Driver is made from.
+type Options struct {
+	Dir  string   // folder for its files; made if missing
+	Hide []string // folders that actions must not see, besides the home folder
+	Log  *slog.Logger
+
+	bare, noCgroups bool // tests: do without
+}
+
+// Driver makes containers. It is safe for concurrent use.
+type Driver struct {
+	dir     string // this instance's
+	parent  string // of all instances
+	lock    *os.File
+	hide    []string
+	log     *slog.Logger
+	bare    error // why there are no namespaces; nil if there are
+	groups  *cgroups
+	noGroup error
+	spawner chan func()
+	spawned sync.WaitGroup
+
+	mu     sync.Mutex
+	kinds  map[string]interpreter // by launcher
+	open   map[*container]struct{}
+	closed bool
+	next   int
+}
+
+var _ invoker.Driver = (*Driver)(nil)
+
+// interpreter is what a launcher is run by.
+type interpreter struct {
+	path   string   // the program
+	expose []string // folders and files that it must see, also in hidden folders
+	err    error
+}
+
+// New finds out how far containers can be isolated here. The caller must Close
+// the driver.
+func New(ctx context.Context, o Options) (*Driver, error) {
+	d := &Driver{
+		parent: o.Dir, hide: o.Hide, log: o.Log, spawner: make(chan func()),
+		kinds: map[string]interpreter{}, open: map[*container]struct{}{},
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if err := d.makeDir(); err != nil {
+		return nil, fmt.Errorf("process driver: %w", err)
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		d.hide = append(d.hide, home)
+	}
+	// The kernel kills a container when the thread that started it ends, so
+	// one thread starts them all and ends with the driver, or the process.
+	d.spawned.Go(func() {
+		runtime.LockOSThread()
+		for f := range d.spawner {
+			f()
+		}
+	})
+	if o.noCgroups {
+		d.noGroup = errors.New("not wanted")
+	} else {
+		d.groups, d.noGroup = findCgroups(filepath.Base(d.dir))
+	}
+	if o.bare {
+		d.bare = errors.New("not wanted")
+	} else if err := d.probe(ctx); err != nil {
+		d.bare = err
+	}
+	return d, nil
+}
+
+// makeDir makes the folder of this instance and locks it.
+func (d *Driver) makeDir() error {
+	if err := os.MkdirAll(d.parent, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(d.parent, "p")
+	if err != nil {
+		return err
+	}
+	d.dir = dir
+	d.lock, err = os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s: %w", dir, err)
+	}
+	for _, name := range []string{launcher.Python, launcher.Node} {
+		p, err := launcher.Find(name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, p.File), p.Code, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probe runs an empty program in a container.
+func (d *Driver) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	c, err := d.spawn(invoker.Spec{Kind: "probe", Memory: 64}, []string{"/bin/sh", "-c", "exit 42"}, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Remove(ctx) //nolint:errcheck // nothing is in it
+	if e := c.Ending(ctx); e.ExitCode != 42 {
+		return fmt.Errorf("%s", strings.TrimSpace(c.firstOutput()))
+	}
+	return nil
+}
+
+// Close removes all containers and files. Containers must not be made any
+// more.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	var left []*container
+	for c := range d.open {
+		left = append(left, c)
+	}
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+	defer cancel()
+	var errs []error
+	for _, c := range left {
+		errs = append(errs, c.Remove(ctx))
+	}
+	close(d.spawner)
+	d.spawned.Wait()
+	if d.groups != nil {
+		errs = append(errs, d.groups.remove())
+	}
+	errs = append(errs, os.RemoveAll(d.dir), d.lock.Close())
+	return errors.Join(errs...)
+}
+
+// Describe implements invoker.Driver.
+func (d *Driver) Describe() (name, isolation string) {
+	var parts []string
+	if d.bare == nil {
+		parts = append(parts, "user, pid, mount, ipc and uts namespaces")
+	} else {
+		parts = append(parts, "no namespaces, only process groups ("+d.bare.Error()+")")
+	}
+	if d.groups != nil {
+		parts = append(parts, "memory limited by control groups")
+	} else {
+		parts = append(parts, "memory watched")
+	}
+	return "process", strings.Join(parts, "; ")
+}
+
+// Isolated reports whether actions cannot touch the files and processes of the
+// user that runs this program.
+func (d *Driver) Isolated() bool { return d.bare == nil }
+
+// Offers implements invoker.Driver.
+func (d *Driver) Offers(r whisk.Runtime) error {
+	if r.Launcher == "" {
+		return errors.New("the process driver runs no images")
+	}
+	in := d.find(r.Launcher)
+	return in.err
+}
+
+// find returns the interpreter of a launcher: it is looked for once.
+func (d *Driver) find(name string) interpreter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in, ok := d.kinds[name]
+	if !ok {
+		in = d.lookUp(name)
+		d.kinds[name] = in
+	}
+	return in
+}
+
+func (d *Driver) lookUp(name string) interpreter {
+	switch name {
+	case launcher.Python:
+		// What is found first may be a script that finds the interpreter.
+		return ask("python3", "-I", "-S", "-c", "import sys; print(sys.executable, sys.base_prefix, sys.prefix, sep='\\n')")
+	case launcher.Node:
+		return ask("node", "-p", "process.execPath")
+	case launcher.Native:
+		path, err := os.Executable()
+		return interpreter{path: path, expose: []string{path}, err: err}
+	}
+	return interpreter{err: fmt.Errorf("there is no launcher %q", name)}
+}
+
+// ask runs an interpreter to learn where it is.
+func ask(program string, args ...string) interpreter {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return interpreter{err: fmt.Errorf("%s is not installed", program)}
+	}
+	out, err := exec.Command(path, args...).Output()
+	if err != nil {
+		return interpreter{err: fmt.Errorf("%s does not run: %w", path, err)}
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	real, err := filepath.EvalSymlinks(lines[0])
+	if err != nil {
+		return interpreter{err: err}
+	}
+	return interpreter{path: lines[0], expose: append(lines, real)}
+}
+
+// Create implements invoker.Driver.
+func (d *Driver) Create(_ context.Context, spec invoker.Spec) (invoker.Container, error) {
+	p, err := launcher.Find(spec.Launcher)
+	if err != nil {
+		return nil, whisk.E(whisk.Invalid, "create process", err)
+	}
+	in := d.find(spec.Launcher)
+	if in.err != nil {
+		return nil, whisk.E(whisk.Unavailable, "create process", in.err)
+	}
+	expose := in.expose
+	file := ""
+	if p.File != "" {
+		file = filepath.Join(d.dir, p.File)
+		expose = append([]string{file}, expose...)
+	}
+	c, err := d.spawn(spec, p.Command(in.path, file, spec.Memory), expose)
+	if err != nil {
+		return nil, whisk.E(whisk.Internal, "create process", err)
+	}
+	return c, nil
+}
