@@ -1,0 +1,280 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/millrace/millrace/internal/bus"
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// maxLogs is how much log text a record holds itself, in bytes, and maxBody how
+// large a carried or dead event may be there: what is larger is an object.
+const (
+	maxLogs = 64 << 10
+	maxBody = 1 << 20
+)
+
+// Verdicts writes what became of the events from..judged: vs holds the verdicts
+// of those of them that are events, in order. All are one message, or several
+// when they exceed 256 KiB or 1,000 entries. It waits while the journal is too
+// full for more matches. An event that has a verdict keeps it: a second one is
+// passed over.
+func (j *Journal) Verdicts(ctx context.Context, from uint64, judged whisk.Place, vs []whisk.Verdict) error {
+	if err := j.waitForRoom(ctx); err != nil {
+		return err
+	}
+	r := new(request)
+	p := part{span: &span{from: from, judged: judged}}
+	vs = j.unjudged(vs)
+	for i := range vs {
+		v := &vs[i]
+		s := stored{Entry: whisk.Entry{Kind: whisk.EntryVerdict, Verdict: v}}
+		before := len(p.data)
+		var err error
+		if p.data, err = appendEntry(p.data, &s); err != nil {
+			return whisk.E(whisk.Internal, "append verdicts", err)
+		}
+		if n := len(p.entries); n > 0 && (len(p.data) > maxMessage || n == maxEntries) {
+			// What came before is a message of its own and judges up to there.
+			next := append([]byte(nil), p.data[before:]...)
+			p.data, p.span.judged = p.data[:before], vs[i-1].Event
+			r.add(p)
+			p = part{span: &span{from: p.span.judged.Seq + 1, judged: judged}, data: next}
+		}
+		p.entries = append(p.entries, s)
+	}
+	r.add(p)
+	return j.writer.write(ctx, r)
+}
+
+func (r *request) add(p part) {
+	r.parts = append(r.parts, p)
+	r.bytes += int64(p.size()) + messageOverhead
+}
+
+// unjudged returns copies of those of vs whose events have no verdict yet.
+func (j *Journal) unjudged(vs []whisk.Verdict) []whisk.Verdict {
+	out := make([]whisk.Verdict, 0, len(vs))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := range vs {
+		if j.ranges.has(vs[i].Event.Seq) {
+			continue
+		}
+		out = append(out, vs[i])
+		if v := &out[len(out)-1]; v.Size == 0 {
+			v.Size = int(j.average)
+		}
+	}
+	return out
+}
+
+// Append writes entries in one message where they fit: they survive the death
+// of the process when it returns. An invoke is refused with Unavailable while
+// the journal is too full for more.
+func (j *Journal) Append(ctx context.Context, es ...whisk.Entry) error {
+	_, err := j.append(ctx, es)
+	return err
+}
+
+// AppendDurable is Append, and returns once the entries are on stable storage.
+func (j *Journal) AppendDurable(ctx context.Context, es ...whisk.Entry) error {
+	if _, err := j.append(ctx, es); err != nil {
+		return err
+	}
+	return j.flush(ctx)
+}
+
+var errFull = whisk.E(whisk.Unavailable, "append to journal", errors.New("too much is waiting to be done"))
+
+func (j *Journal) append(ctx context.Context, es []whisk.Entry) (uint64, error) {
+	if len(es) == 0 {
+		return 0, nil
+	}
+	for i := range es {
+		if es[i].Kind == whisk.EntryInvoke && j.full() {
+			return 0, errFull
+		}
+	}
+	r, err := j.request(ctx, es)
+	if err != nil {
+		return 0, err
+	}
+	if err := j.writer.write(ctx, r); err != nil {
+		return 0, err
+	}
+	return r.seq, nil
+}
+
+// request encodes entries. Log text that is too long is put into an object
+// first, and flushed: nothing names what may be lost.
+func (j *Journal) request(ctx context.Context, es []whisk.Entry) (*request, error) {
+	r := new(request)
+	var p part
+	objects := false
+	all := make([]stored, len(es))
+	for i := range es {
+		all[i].Entry = es[i]
+		if a := es[i].Record; a != nil && logBytes(a.Logs) > maxLogs {
+			digest, err := j.putLogs(ctx, a.Logs)
+			if err != nil {
+				return nil, err
+			}
+			all[i].logs, objects = digest, true
+		}
+	}
+	if objects {
+		if err := j.bus.Flush(ctx); err != nil {
+			return nil, fmt.Errorf("flush log text: %w", err)
+		}
+	}
+	for i := range all {
+		before := len(p.data)
+		var err error
+		if p.data, err = appendEntry(p.data, &all[i]); err != nil {
+			return nil, whisk.E(whisk.Internal, "append to journal", err)
+		}
+		if n := i - sum(r.parts); n > 0 && (len(p.data) > maxMessage || n == maxEntries) {
+			next := append([]byte(nil), p.data[before:]...)
+			p.data, p.entries = p.data[:before], all[i-n:i:i]
+			r.add(p)
+			p = part{data: next}
+		}
+	}
+	p.entries = all[sum(r.parts):]
+	r.add(p)
+	return r, nil
+}
+
+func sum(parts []part) int {
+	n := 0
+	for i := range parts {
+		n += len(parts[i].entries)
+	}
+	return n
+}
+
+func logBytes(lines []string) int {
+	n := 0
+	for _, l := range lines {
+		n += len(l)
+	}
+	return n
+}
+
+// RecordCall writes the record of a blocking call to CALLS: it survives the
+// death of the process when RecordCall returns.
+func (j *Journal) RecordCall(ctx context.Context, a whisk.Activation) error {
+	r, err := j.request(ctx, []whisk.Entry{{Kind: whisk.EntryRecord, Record: &a, Final: true}})
+	if err != nil {
+		return err
+	}
+	return j.calls.write(ctx, r)
+}
+
+// deadLetter is a dead letter as it is stored.
+type deadLetter struct {
+	whisk.DeadLetter
+	Body string `json:"body,omitempty"` // digest of the event, when it is not in Event
+}
+
+// Bury stores a dead letter and returns once it is on stable storage: the
+// dead entry may be written then. It derives the ID where there is none.
+func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
+	if d.ID == "" {
+		d.ID = deadID(&d)
+	}
+	s := deadLetter{DeadLetter: d}
+	data, err := json.Marshal(s)
+	if err == nil && len(data) > maxBody && d.Event != nil {
+		data, err = j.buryBody(ctx, s)
+	}
+	if err != nil {
+		return fmt.Errorf("bury %s: %w", d.ID, err)
+	}
+	if err := j.index.room(ctx); err != nil {
+		return err
+	}
+	j.bury.Lock()
+	err = j.buried(ctx, &d, data)
+	j.bury.Unlock()
+	if err != nil {
+		return fmt.Errorf("bury %s: %w", d.ID, err)
+	}
+	return j.flush(ctx)
+}
+
+func (j *Journal) buried(ctx context.Context, d *whisk.DeadLetter, data []byte) error {
+	seq, err := j.bus.Publish(ctx, bus.Message{Subject: deadSubject(d), Data: data}, nil)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last[inDead] = seq
+	j.index.wrote(inDead, seq, checksum(data), deadRows(nil, d, "", at(inDead, seq, 0)))
+	return nil
+}
+
+// deadSubject is dead.<namespace>.<trigger>.<rule>, or for an invocation
+// dead.<namespace>._.<action>.
+func deadSubject(d *whisk.DeadLetter) string {
+	trigger, entity := "", d.Action.Local()
+	if d.Event != nil {
+		trigger = d.Event.Trigger.Entity
+	}
+	if !d.Match.Rule.IsZero() {
+		entity = d.Match.Rule.Entity
+	}
+	return bus.SubjectDead + "." + whisk.Token(deadNamespace(d)) + "." + whisk.Token(trigger) + "." + whisk.Token(entity)
+}
+
+// deadNamespace is whose dead letter d is.
+func deadNamespace(d *whisk.DeadLetter) string {
+	switch {
+	case !d.Match.Rule.IsZero():
+		return d.Match.Rule.Namespace
+	case d.Invoke != nil && d.Invoke.Invocation.Namespace != "":
+		return d.Invoke.Invocation.Namespace
+	}
+	return d.Action.Namespace
+}
+
+// deadID tells dead letters of one match apart by their last attempt, so that
+// writing one again gives the same.
+func deadID(d *whisk.DeadLetter) string {
+	when, last := d.Time, ""
+	if n := len(d.Attempts); n > 0 {
+		a := &d.Attempts[n-1]
+		last = a.ActivationID
+		if !a.Ended.IsZero() {
+			when = a.Ended
+		}
+	}
+	if when.IsZero() {
+		when = time.Now()
+	}
+	return whisk.DeriveID(when, "dead", strconv.FormatUint(d.Match.Event, 10), d.Match.Rule.String(), d.Match.Invoke, last)
+}
+
+func (j *Journal) buryBody(ctx context.Context, s deadLetter) ([]byte, error) {
+	b, err := json.Marshal(s.Event)
+	if err != nil {
+		return nil, err
+	}
+	if s.Body, err = j.putObject(ctx, b); err != nil {
+		return nil, err
+	}
+	if err := j.bus.Flush(ctx); err != nil {
+		return nil, err
+	}
+	slim := *s.Event
+	slim.Payload, slim.Meta, slim.Headers = nil, nil, nil
+	s.Event = &slim
+	return json.Marshal(s)
+}

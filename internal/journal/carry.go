@@ -1,0 +1,266 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/millrace/millrace/internal/bus"
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// Parts of JOURNAL's limit. All lie below the stream's own limit, so that what
+// is on its way (starts, records, dead letters, carries) always finds room:
+//
+//	since Low: from a half of it on the oldest are carried, until it is three
+//	eighths; from three quarters on no more matches are taken.
+//	in all: from 15/16 on what is done is trimmed, until it is 14/16.
+const (
+	sixteen    = 16
+	carryFrom  = 8
+	carryUntil = 6
+	fullFrom   = 12
+	trimFrom   = 15
+	trimUntil  = 14
+	maxUndone  = 2 // the bodies of all that is undone
+	carryAgain = 4 // others' bytes between two carries of one match
+)
+
+// held is how many bytes lie at or above Low. The caller holds mu.
+func (j *Journal) held() int64 { return j.volume.since(j.low()) }
+
+// tight reports whether the keeper has something to do. The caller holds mu.
+func (j *Journal) tight() bool {
+	return j.held() > j.share(carryFrom) || j.stored > j.share(trimFrom)
+}
+
+// share is so many sixteenths of JOURNAL's limit.
+func (j *Journal) share(n int64) int64 { return j.limit / sixteen * n }
+
+// full reports whether no more matches may be taken.
+func (j *Journal) full() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.fullLocked()
+}
+
+func (j *Journal) fullLocked() bool {
+	return j.held() >= j.share(fullFrom) || j.ledger.bytes >= j.share(maxUndone)
+}
+
+// waitForRoom returns when more matches may be taken, or ctx ends.
+func (j *Journal) waitForRoom(ctx context.Context) error {
+	for told := false; ; {
+		j.mu.Lock()
+		full, eased := j.fullLocked(), j.eased
+		j.mu.Unlock()
+		if !full {
+			return nil
+		}
+		if !told {
+			told = true
+			j.met.waits.Inc()
+			j.log.InfoContext(ctx, "verdicts wait: too much is undone", slog.Int64("bytes", j.limit))
+		}
+		j.wakeKeeper()
+		select {
+		case <-eased:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (j *Journal) wakeKeeper() {
+	select {
+	case j.work <- struct{}{}:
+	default:
+	}
+}
+
+// keep carries and trims until ctx ends.
+func (j *Journal) keep(ctx context.Context) {
+	tick := time.NewTicker(j.pace.keep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-j.work:
+		}
+		for _, step := range []struct {
+			what string
+			do   func(context.Context) error
+		}{
+			{"carry", j.carry}, {"trim journal", j.trim}, {"count dead letters", j.countDead},
+		} {
+			if err := step.do(ctx); err != nil && ctx.Err() == nil {
+				j.log.WarnContext(ctx, step.what, slog.Any("err", err))
+			}
+		}
+		// A full journal calls again at once: not more often than this.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(j.pace.keep / 20):
+		}
+	}
+}
+
+// carry writes the oldest of what is undone again at the end, as long as it
+// holds up the trim of JOURNAL or of EVENTS.
+func (j *Journal) carry(ctx context.Context) error {
+	below, err := j.wantedFloor(ctx)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	goal := uint64(0)
+	if j.held() > j.share(carryFrom) {
+		goal = j.volume.above(j.share(carryUntil))
+	}
+	j.mu.Unlock()
+	for ctx.Err() == nil {
+		r, err := j.oldest(ctx, below, goal)
+		if err != nil || len(r.parts) == 0 {
+			return err
+		}
+		if err := j.writer.write(ctx, r); err != nil {
+			return err
+		}
+		if err := j.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wantedFloor is the event below which nothing undone should hold the archive:
+// 0 while less than half of it is held. It also learns how large events are.
+func (j *Journal) wantedFloor(ctx context.Context) (uint64, error) {
+	st, err := j.bus.State(ctx, bus.StreamEvents)
+	if err != nil || st.Messages == 0 || st.Limit <= 0 {
+		return 0, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.average = min(st.Bytes/int64(st.Messages), maxBody)
+	floor := max(j.ledger.floor(), st.First)
+	each := float64(st.Bytes) / float64(st.Last-st.First+1)
+	if float64(st.Last-floor+1)*each <= float64(st.Limit)*carryFrom/sixteen {
+		return 0, nil
+	}
+	keep := uint64(float64(st.Limit) * carryUntil / sixteen / each)
+	return st.Last - min(keep, st.Last) + 1, nil
+}
+
+// maxCarries bounds the matches, and maxCarried the bytes of their bodies, that
+// are carried at once.
+const (
+	maxCarries = 64
+	maxCarried = 4 << 20
+)
+
+// oldest returns the carries that are due, with their bodies: of matches whose
+// event is older than below, or that are held by a message older than goal.
+func (j *Journal) oldest(ctx context.Context, below, goal uint64) (*request, error) {
+	j.mu.Lock()
+	nodes := j.chooseCarries(below, goal)
+	j.mu.Unlock()
+	r := new(request)
+	for _, n := range nodes {
+		p, err := j.Pending(ctx, n.match)
+		if errors.Is(err, whisk.NotFound) && !j.isUndone(n) {
+			continue // it was done meanwhile
+		}
+		if errors.Is(err, whisk.NotFound) {
+			// The archive has lost its event. The carry says so by having
+			// none, and whoever runs the match will find out.
+			p, err = n.view(), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read what is carried: %w", err)
+		}
+		c := part{carry: n, body: p, weight: int(carriedSize(&p)) + nodeOverhead}
+		if p.Event != nil && len(p.Event.Payload)+len(p.Event.Meta) > maxBody {
+			b, err := json.Marshal(p.Event)
+			if err == nil {
+				c.digest, err = j.putObject(ctx, b)
+			}
+			if err == nil {
+				err = j.bus.Flush(ctx)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("keep a carried event: %w", err)
+			}
+			c.weight = nodeOverhead
+		}
+		r.add(c)
+	}
+	return r, nil
+}
+
+// chooseCarries returns the oldest nodes that hold up a trim. The caller holds
+// mu.
+func (j *Journal) chooseCarries(below, goal uint64) []*node {
+	var out []*node
+	size := int64(0)
+	take := func(n *node) bool {
+		if n.phase == done {
+			return true // it leaves with the next flush
+		}
+		if len(out) == maxCarries || size > 0 && size+n.size > maxCarried {
+			return false
+		}
+		out = append(out, n)
+		size += n.size
+		return true
+	}
+	j.ledger.events.each(func(n *node) bool { return n.match.Event < below && take(n) })
+	j.ledger.fresh.each(func(n *node) bool { return n.held < goal && take(n) })
+	j.ledger.carried.each(func(n *node) bool {
+		return n.held < goal && (j.ledger.filled-n.filled < j.share(carryAgain) || take(n))
+	})
+	return unique(out)
+}
+
+// unique removes what was chosen twice: for its event and for its message.
+func unique(nodes []*node) []*node {
+	seen := make(map[*node]bool, len(nodes))
+	out := nodes[:0]
+	for _, n := range nodes {
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (j *Journal) isUndone(n *node) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !n.released && n.phase != done
+}
+
+// finishCarry encodes a carry as its match stands now: the writer calls it when
+// everything before it is written. A match that is done leaves nothing.
+func (j *Journal) finishCarry(data []byte, p *part) ([]byte, error) {
+	j.mu.Lock()
+	n := p.carry
+	if n.released || n.phase == done {
+		j.mu.Unlock()
+		return data, nil
+	}
+	view := n.view()
+	j.mu.Unlock()
+	view.Event, view.Invoke = p.body.Event, p.body.Invoke
+	p.entries = []stored{{Entry: whisk.Entry{Kind: whisk.EntryCarry, Match: view.Match, Carry: &view}, body: p.digest}}
+	data, err := appendEntry(data, &p.entries[0])
+	j.met.carries.Inc()
+	return data, err
+}

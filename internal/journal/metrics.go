@@ -1,0 +1,70 @@
+package journal
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// metrics counts what the journal does.
+type metrics struct {
+	entries  map[whisk.EntryKind]prometheus.Counter
+	messages prometheus.Counter
+	carries  prometheus.Counter
+	waits    prometheus.Counter
+	deadLost prometheus.Counter
+	rebuilds prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, j *Journal) *metrics {
+	count := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help})
+	}
+	gauge := func(name, help string, f func() float64) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help}, f)
+	}
+	entries := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "millrace", Subsystem: "journal", Name: "entries_total", Help: "Entries written, by kind.",
+	}, []string{"kind"})
+	m := &metrics{
+		entries:  map[whisk.EntryKind]prometheus.Counter{},
+		messages: count("messages_total", "Messages written to JOURNAL and CALLS."),
+		carries:  count("carries_total", "Matches carried to the end of the journal."),
+		waits:    count("waits_total", "Times that verdicts waited because too much was undone."),
+		deadLost: count("dead_letters_lost_total", "Dead letters pushed out of their full stream."),
+		rebuilds: count("index_rebuilds_total", "Times that the index was made anew."),
+	}
+	for _, k := range kinds[1:] {
+		m.entries[k] = entries.WithLabelValues(string(k))
+	}
+	if r == nil {
+		return m
+	}
+	locked := func(f func() int64) func() float64 {
+		return func() float64 {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			return float64(f())
+		}
+	}
+	r.MustRegister(
+		entries, m.messages, m.carries, m.waits, m.deadLost, m.rebuilds,
+		gauge("undone", "Matches and invocations that are not done.", locked(func() int64 { return int64(j.ledger.undone) })),
+		gauge("undone_bytes", "Bytes of their bodies, about.", locked(func() int64 { return j.ledger.bytes })),
+		gauge("held_bytes", "Bytes of the journal that a start would read.", locked(j.held)),
+		gauge("unindexed", "Entries in memory that the index has not reached.", func() float64 { return float64(j.index.lag()) }),
+	)
+	return m
+}
+
+func (m *metrics) wrote(stream int, batch []part) {
+	m.messages.Inc()
+	if stream != inJournal {
+		return
+	}
+	for i := range batch {
+		for k := range batch[i].entries {
+			m.entries[batch[i].entries[k].Kind].Inc()
+		}
+	}
+}

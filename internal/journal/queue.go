@@ -1,0 +1,82 @@
+package journal
+
+import "slices"
+
+// queue holds nodes in the order of what they hold up, oldest first. What has
+// gone is skipped, and swept out when it is half of all: every step is O(1) in
+// the mean, whatever stays undone for long.
+type queue struct {
+	items   []item
+	from    int // items before it are used up
+	stale   int // gone ones at or after from
+	byEvent bool
+}
+
+// item remembers under which message n was pushed: a node that was moved is
+// gone from here although it is still undone.
+type item struct {
+	n    *node
+	held uint64
+}
+
+func (i item) gone() bool { return i.n.released || i.n.held != i.held }
+
+func (q *queue) key(i item) uint64 {
+	if q.byEvent {
+		return i.n.match.Event
+	}
+	return i.held
+}
+
+// push puts n in its place: nearly always the end. Only events of a gap are
+// judged later than younger ones.
+func (q *queue) push(n *node) {
+	it := item{n, n.held}
+	i := len(q.items)
+	for i > q.from && q.key(q.items[i-1]) > q.key(it) {
+		i--
+	}
+	q.items = slices.Insert(q.items, i, it)
+}
+
+// gone is told that a node has left.
+func (q *queue) gone() {
+	q.stale++
+	if n := len(q.items) - q.from; q.stale > 64 && q.stale > n/2 {
+		q.sweep()
+	}
+}
+
+func (q *queue) sweep() {
+	kept := q.items[:0]
+	for _, it := range q.items[q.from:] {
+		if !it.gone() {
+			kept = append(kept, it)
+		}
+	}
+	clear(q.items[len(kept):])
+	q.items, q.from, q.stale = kept, 0, 0
+}
+
+// head returns the oldest node, nil if there is none.
+func (q *queue) head() *node {
+	for q.from < len(q.items) {
+		if it := q.items[q.from]; !it.gone() {
+			return it.n
+		}
+		q.items[q.from] = item{}
+		q.from++
+		q.stale = max(q.stale-1, 0)
+	}
+	q.items, q.from, q.stale = q.items[:0], 0, 0
+	return nil
+}
+
+// each calls fn for the nodes from the oldest on until it returns false.
+func (q *queue) each(fn func(*node) bool) {
+	for _, it := range q.items[q.from:] {
+		if !it.gone() && !fn(it.n) {
+			return
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package journal
+
+import "sort"
+
+// volume counts the bytes of the stream and tells how many of them lie at or
+// above a message. It remembers a mark per grain of bytes, so its answer is up
+// to a grain too high.
+type volume struct {
+	grain int64
+	total int64
+	marks []mark
+}
+
+type mark struct {
+	seq    uint64
+	before int64 // bytes below message seq
+}
+
+// messageOverhead is what the store adds to a message: its own header, the
+// subject, the checksum and our headers, about.
+const messageOverhead = 200
+
+func (v *volume) add(seq uint64, bytes int) {
+	if n := len(v.marks); n == 0 || v.total-v.marks[n-1].before >= v.grain {
+		v.marks = append(v.marks, mark{seq, v.total})
+	}
+	v.total += int64(bytes) + messageOverhead
+}
+
+// since returns about how many bytes lie at or above message seq.
+func (v *volume) since(seq uint64) int64 {
+	i := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].seq > seq })
+	if i == 0 {
+		if len(v.marks) == 0 {
+			return 0
+		}
+		return v.total - v.marks[0].before
+	}
+	if i == len(v.marks) && v.total-v.marks[i-1].before <= v.grain && seq > v.marks[i-1].seq {
+		return 0 // above the last mark there is less than a grain
+	}
+	return v.total - v.marks[i-1].before
+}
+
+// forget drops the marks that only tell of messages below low.
+func (v *volume) forget(low uint64) {
+	i := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].seq > low })
+	if i > 64 {
+		v.marks = append(v.marks[:0], v.marks[i-1:]...)
+	}
+}
+
+// above returns the lowest message that has at most this many bytes at or
+// above it, as far as the marks tell.
+func (v *volume) above(bytes int64) uint64 {
+	i := sort.Search(len(v.marks), func(i int) bool { return v.total-v.marks[i].before <= bytes })
+	if i == len(v.marks) {
+		return 0
+	}
+	return v.marks[i].seq
+}
