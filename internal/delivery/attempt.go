@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -32,15 +33,28 @@ func (d *Delivery) submit(ctx context.Context, it *item) {
 	run, err := d.runnable(it)
 	if err != nil {
 		d.chore(func(ctx context.Context) {
-			d.give(ctx, it, gone("its action cannot be run: "+whisk.Message(err)))
+			d.give(ctx, it, gone("its action cannot be found: "+strings.TrimSuffix(whisk.Message(err), ".")))
 			d.back(it.line)
 		})
 		return
 	}
 	t := &turn{d: d, it: it, ctx: ctx}
-	if err := d.Invoker.Submit(whisk.Job{Runnable: run, Begin: t.begin, Done: t.done}); err != nil {
+	job := whisk.Job{Runnable: run, Namespace: it.namespace(), Begin: t.begin, Done: t.done}
+	if err := d.Invoker.Submit(job); err != nil {
 		d.chore(func(context.Context) { t.done(whisk.Activation{}, err) })
 	}
+}
+
+// namespace is whose activation an item's attempts are; empty while only the
+// journal knows.
+func (it *item) namespace() string {
+	switch {
+	case it.call != nil:
+		return it.call.inv.Namespace
+	case it.invoke != nil:
+		return it.invoke.Invocation.Namespace
+	}
+	return it.match.Rule.Namespace
 }
 
 func (d *Delivery) runnable(it *item) (whisk.Runnable, error) {

@@ -112,8 +112,9 @@ type Delivery struct {
 	working int
 	count   int
 	bytes   int64
-	holding *line         // the longest line, while the judge waits; nil while it does not
-	room    chan struct{} // closed, and made anew, when there is room again
+	resumed map[whisk.Match]bool // what Undone told, until the first new verdict
+	holding *line                // the longest line, while the judge waits; nil while it does not
+	room    chan struct{}        // closed, and made anew, when there is room again
 }
 
 // New returns a Delivery; Run starts it.
@@ -150,8 +151,11 @@ func WithFault(f func(point string)) Option { return func(d *Delivery) { d.fault
 // ends. Runs that the invoker has by then are still recorded when they end;
 // what waits is taken up by the next start.
 func (d *Delivery) Run(ctx context.Context) error {
-	for _, p := range d.Journal.Undone() {
-		d.restore(&p)
+	undone := d.Journal.Undone()
+	d.resumed = make(map[whisk.Match]bool, len(undone))
+	for i := range undone {
+		d.resumed[undone[i].Match] = true
+		d.restore(&undone[i])
 	}
 	close(d.ready)
 	// What began is brought to its end although ctx has ended.
@@ -223,6 +227,9 @@ func errStopped() error {
 // Deliver takes the matches of a verdict that is written. It does not wait for
 // them; call Wait first.
 func (d *Delivery) Deliver(_ context.Context, v *whisk.Verdict) error {
+	d.mu.Lock()
+	d.resumed = nil // gaps are judged before anything new
+	d.mu.Unlock()
 	for i := range v.Rules {
 		r := &v.Rules[i]
 		if r.Decision != whisk.Matched {
@@ -244,7 +251,14 @@ func (d *Delivery) Redeliver(ctx context.Context, v *whisk.Verdict) error {
 		if r.Decision != whisk.Matched {
 			continue
 		}
-		p, err := d.Journal.Pending(ctx, whisk.Match{Event: v.Event.Seq, Rule: r.Rule})
+		m := whisk.Match{Event: v.Event.Seq, Rule: r.Rule}
+		d.mu.Lock()
+		known := d.resumed[m]
+		d.mu.Unlock()
+		if known {
+			continue
+		}
+		p, err := d.Journal.Pending(ctx, m)
 		if errors.Is(err, whisk.NotFound) {
 			continue // its record survived: it is done
 		}

@@ -15,19 +15,36 @@ import (
 // maxErrorText bounds what is kept of a failed attempt's error, in bytes.
 const maxErrorText = 1024
 
+// next is what comes after an attempt: nothing (final), another one when it is
+// due, or a dead letter with a reason.
+type next struct {
+	final  bool
+	due    time.Time
+	reason string
+}
+
 // settle records an attempt that has ended and sees to what follows.
 func (d *Delivery) settle(ctx context.Context, it *item, act whisk.Activation) {
 	d.fault("delivery ran")
-	at := whisk.Attempt{
-		ActivationID: act.ID, Started: act.Start, Ended: act.End, Status: act.Outcome.String(), Error: errorText(&act),
-	}
-	it.attempts = append(it.attempts, at)
+	it.note(&act)
+	d.conclude(ctx, it, &act, d.follows(it, &act))
+}
+
+// note adds an attempt to the item's story.
+func (it *item) note(act *whisk.Activation) {
+	it.attempts = append(it.attempts, whisk.Attempt{
+		ActivationID: act.ID, Started: act.Start, Ended: act.End, Status: act.Outcome.String(), Error: errorText(act),
+	})
+}
+
+// conclude writes the record of the item's last attempt, with what follows, and
+// sees to that.
+func (d *Delivery) conclude(ctx context.Context, it *item, act *whisk.Activation, n next) {
+	it.attempts[len(it.attempts)-1].Due, it.due = n.due, n.due
 	e := whisk.Entry{
-		Kind: whisk.EntryRecord, Match: it.match, Attempt: len(it.attempts), ActivationID: act.ID, Record: &act,
+		Kind: whisk.EntryRecord, Match: it.match, Attempt: len(it.attempts), ActivationID: act.ID, Record: act,
+		Final: n.final, Due: n.due,
 	}
-	reason := ""
-	e.Final, e.Due, reason = d.follows(it, &act)
-	it.attempts[len(it.attempts)-1].Due, it.due = e.Due, e.Due
 	if err := d.Journal.Append(ctx, e); err != nil {
 		d.leave(ctx, it, err)
 		return
@@ -35,38 +52,37 @@ func (d *Delivery) settle(ctx context.Context, it *item, act whisk.Activation) {
 	d.fault("delivery recorded")
 	d.metrics.attempts.WithLabelValues(act.Outcome.String()).Inc()
 	switch {
-	case e.Final:
+	case n.final:
 		d.finish(it)
-	case reason != "":
-		d.bury(ctx, it, reason)
+	case n.reason != "":
+		d.bury(ctx, it, n.reason)
 	default:
 		d.metrics.retries.Inc()
 		d.postpone(it)
 	}
 }
 
-// follows tells what comes after the item's last attempt: nothing (final),
-// another attempt when it is due, or a dead letter with a reason.
-func (d *Delivery) follows(it *item, act *whisk.Activation) (final bool, due time.Time, reason string) {
+// follows tells what comes after the item's last attempt.
+func (d *Delivery) follows(it *item, act *whisk.Activation) next {
 	policy, there := d.policy(it)
 	if !there {
 		policy = whisk.StdRetry()
 	}
 	if it.once || !retries(&policy, act) {
-		return true, due, ""
+		return next{final: true}
 	}
 	n := len(it.attempts)
 	switch {
 	case !there:
-		return false, due, "its rule was deleted; " + it.story()
+		return next{reason: "its rule was deleted; " + it.story()}
 	case n >= policy.Attempts:
-		return false, due, it.story()
+		return next{reason: it.story()}
 	}
-	due = now().Add(backoff(&policy, n))
+	due := now().Add(backoff(&policy, n))
 	if due.After(it.since.Add(policy.MaxAge)) {
-		return false, time.Time{}, fmt.Sprintf("it is older than %s; %s", policy.MaxAge, it.story())
+		return next{reason: fmt.Sprintf("it is older than %s; %s", policy.MaxAge, it.story())}
 	}
-	return false, due, ""
+	return next{due: due}
 }
 
 // retries reports whether a policy retries what an activation shows.
@@ -128,16 +144,19 @@ func errorText(a *whisk.Activation) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
 }
 
-// give ends an item that cannot be run any more: a match becomes a dead letter.
-// An invocation has someone who asks for its ID, so it gets a record.
+// give ends an item that cannot be run any more: with a record that says why,
+// which whoever asks for its activation ID finds, and a match with a dead letter
+// besides. The record comes first: it decides, and a match that was given up
+// does not come to life again when a crash interrupts and what was gone is back.
 func (d *Delivery) give(ctx context.Context, it *item, why gone) {
-	if it.match.Invoke == "" {
-		d.bury(ctx, it, string(why))
-		return
-	}
-	act := d.failed(ctx, it, now(), string(why))
+	act := d.failed(ctx, it, now(), "It could not be run: "+string(why)+".")
 	act.Outcome = whisk.DeveloperError
-	d.settle(ctx, it, act)
+	it.note(&act)
+	n := next{final: true}
+	if it.match.Invoke == "" {
+		n = next{reason: string(why)}
+	}
+	d.conclude(ctx, it, &act, n)
 }
 
 // bury makes a dead letter of an item. The letter is on stable storage before
