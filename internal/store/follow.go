@@ -181,16 +181,16 @@ func (b *bucket) load(ctx context.Context) error {
 
 // follow keeps the memory copy up with the stream until ctx ends. When the
 // server loses track of it, the bucket is read anew.
-func (b *bucket) follow(ctx context.Context) error {
+func (b *bucket) follow(ctx context.Context) {
 	for {
 		err := b.followOnce(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		b.log.WarnContext(ctx, "bucket is read anew", slog.Any("err", err))
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(retryWait):
 		}
 	}
@@ -209,13 +209,13 @@ func (b *bucket) followOnce(ctx context.Context) error {
 }
 
 // clean removes the marks of old deletions until ctx ends.
-func (b *bucket) clean(ctx context.Context) error {
+func (b *bucket) clean(ctx context.Context) {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 			if err := b.purge(ctx, time.Now().Add(-markAge)); err != nil && ctx.Err() == nil {
 				b.log.WarnContext(ctx, "deletions not purged", slog.Any("err", err))

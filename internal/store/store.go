@@ -18,8 +18,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/millrace/millrace/internal/bus"
 	"github.com/millrace/millrace/internal/whisk"
 )
@@ -62,23 +60,25 @@ func Open(ctx context.Context, b *bus.Bus, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-// Run follows the buckets and removes what marks old deletions, until ctx ends.
+// Run follows the buckets, those of later tables too, and removes what marks
+// old deletions. It returns nil when ctx ends.
 func (s *Store) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var wg sync.WaitGroup
 	running := map[string]bool{}
 	for {
 		s.mu.Lock()
 		for name, b := range s.buckets {
 			if !running[name] {
 				running[name] = true
-				g.Go(func() error { return b.follow(ctx) })
-				g.Go(func() error { return b.clean(ctx) })
+				wg.Go(func() { b.follow(ctx) })
+				wg.Go(func() { b.clean(ctx) })
 			}
 		}
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return g.Wait()
+			wg.Wait()
+			return nil
 		case <-s.added:
 		}
 	}

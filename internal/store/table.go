@@ -48,14 +48,16 @@ func (t *Table[T]) Get(n whisk.Name) (T, whisk.Revision, error) {
 	return v, rev, nil
 }
 
-// value returns a copy of the value in r.
-func (t *Table[T]) value(r row) (T, whisk.Revision, error) {
-	v, err := t.shared(r)
-	if err != nil {
-		var none T
-		return none, whisk.Revision(r.rev), err
+// value returns a copy of the value in r, and the revision to write upon.
+func (t *Table[T]) value(r row) (v T, rev whisk.Revision, err error) {
+	at, err := t.shared(r)
+	switch {
+	case err == nil:
+		return deepCopy(*at), whisk.Revision(r.rev), nil
+	case errors.Is(err, errCorrupt):
+		return v, whisk.Revision(r.rev), err
 	}
-	return deepCopy(*v), whisk.Revision(r.rev), nil
+	return v, 0, err
 }
 
 // shared returns the value in r itself: it must not be changed.
