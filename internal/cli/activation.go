@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -253,7 +254,7 @@ func (a *app) activationPoll() *cobra.Command {
 	var exit, seconds, minutes, hours, days int
 	return a.verb(verb{
 		use: "poll [ NAMESPACE | ACTION_NAME ]", short: "poll continuously for log messages from currently running actions",
-		max: 1, need: "An optional namespace is the only valid argument.", noOutput: true,
+		max: 1, need: "An optional namespace is the only valid argument.",
 		flags: func(c *cobra.Command) {
 			c.Flags().IntVarP(&exit, "exit", "e", 0, "stop polling after `SECONDS` seconds")
 			c.Flags().IntVar(&seconds, "since-seconds", 0, "start polling for activations `SECONDS` seconds ago")
@@ -288,7 +289,7 @@ type poll struct {
 }
 
 func (p *poll) run(ctx context.Context, ago time.Duration) error {
-	p.print("Enter Ctrl-c to exit.\n")
+	p.say("Enter Ctrl-c to exit.\n")
 	p.since = time.Now().Add(-ago).UnixMilli()
 	if ago == 0 {
 		last, err := p.c.Activations(ctx, client.ActivationQuery{Page: client.Page{Limit: 1}, Full: true})
@@ -299,7 +300,7 @@ func (p *poll) run(ctx context.Context, ago time.Duration) error {
 			p.since = last[0].Start + 1
 		}
 	}
-	p.print("Polling for activation logs\n")
+	p.say("Polling for activation logs\n")
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -322,22 +323,39 @@ func (p *poll) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	seen := make(map[string]bool, len(list))
 	for i := len(list) - 1; i >= 0; i-- { // they come newest first
 		e := list[i]
+		seen[e.ID] = true
 		if p.seen[e.ID] {
 			continue
 		}
-		p.seen[e.ID] = true
-		p.print("\nActivation: '%s' (%s)\n", e.Name, e.ID)
-		if e.Logs == nil {
-			e.Logs = []string{}
-		}
-		if err := p.printJSON(e.Logs); err != nil {
+		if err := p.show(e); err != nil {
 			return err
 		}
 	}
+	p.seen = seen                        // what is not in the window any more does not come again
 	if len(list) >= whisk.MaxListLimit { // a full answer: what is older has been shown
 		p.since = list[len(list)/2].Start
 	}
 	return nil
+}
+
+// show prints one record: its logs or, as JSON, the whole of it on a line.
+func (p *poll) show(e client.Activation) error {
+	if e.Logs == nil {
+		e.Logs = []string{}
+	}
+	if p.json() {
+		return json.NewEncoder(p.sys.Out).Encode(e)
+	}
+	p.say("\nActivation: '%s' (%s)\n", e.Name, e.ID)
+	return p.printJSON(e.Logs)
+}
+
+// say prints what is for people only.
+func (p *poll) say(format string, args ...any) {
+	if !p.json() {
+		p.print(format, args...)
+	}
 }

@@ -88,12 +88,12 @@ func takePairs(args []string) (rest []string, g given, err error) {
 		left := args[i+1:]
 		switch {
 		case file && len(left) < 1:
-			err = fmt.Errorf("An argument must be provided for '%s'", arg) //nolint:staticcheck // wsk's wording
+			err = fmt.Errorf("An argument must be provided for '%s'", arg)
 		case file:
 			*to, err = fromFile(*to, left[0])
 			i++
 		case len(left) < 2:
-			err = fmt.Errorf("Arguments for '%s' must be a key/value pair", arg) //nolint:staticcheck // wsk's wording
+			err = fmt.Errorf("Arguments for '%s' must be a key/value pair", arg)
 		default:
 			*to = to.Set(left[0], string(valueOf(left[1])))
 			i += 2

@@ -103,6 +103,9 @@ func (a *app) exit(err error) int {
 	if err == nil {
 		return 0
 	}
+	if interrupted(err) {
+		return exitInterrupted // who pressed Ctrl-C knows
+	}
 	f := a.failureOf(err)
 	if !f.told {
 		fmt.Fprintf(a.sys.Err, "%s%s\n", a.paint(red, "error: "), f.text)

@@ -16,6 +16,8 @@ const (
 	exitGeneral    = 1
 	exitUsage      = 2
 	exitNotAllowed = 149
+	// exitInterrupted is what shells say of a program that Ctrl-C ended.
+	exitInterrupted = 130
 )
 
 // failure is how a command ends that did not succeed.

@@ -189,6 +189,44 @@ func TestPoll(t *testing.T) {
 	}
 }
 
+// Ctrl-C ends a call at once, and is no error to be told of.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}))
+	defer srv.Close()
+	var out, errs lockedBuffer
+	sys := System{Out: &out, Err: &errs, Home: t.TempDir(), Environ: []string{"WHISK_AUTH=" + testKey, "WHISK_APIHOST=" + srv.URL}}
+	if code := Main(ctx, sys, []string{"action", "invoke", "a", "-b"}, nil); code != exitInterrupted || out.String()+errs.String() != "" {
+		t.Errorf("ended with %d: %s%s", code, out.String(), errs.String())
+	}
+}
+
+func TestPollAsJSON(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"activationId":"a","name":"hello","start":1001}]`)
+	}))
+	defer srv.Close()
+	var out lockedBuffer
+	a := &app{format: "json", sys: System{Out: &out, Home: t.TempDir(), Environ: []string{"WHISK_AUTH=" + testKey, "WHISK_APIHOST=" + srv.URL}}}
+	c, err := a.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := poll{app: a, c: c}
+	if err := p.once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var rec struct {
+		ID string `json:"activationId"`
+	}
+	if err := json.Unmarshal([]byte(out.String()), &rec); err != nil || rec.ID != "a" || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("printed %q, %v; want one record on one line", out.String(), err)
+	}
+}
+
 func TestPollShowsOnce(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `[{"activationId":"a","name":"hello","start":1001}]`)

@@ -37,7 +37,7 @@ func properties() []property {
 
 func (a *app) propertySet() *cobra.Command {
 	return a.verb(verb{
-		use: "set", short: "set property", need: "No arguments are required.", noOutput: true,
+		use: "set", short: "set property", need: "No arguments are required.",
 		run: func(context.Context, []string) error {
 			return a.changeProperties(func(props map[string]string) ([]string, error) {
 				var done []string
@@ -77,7 +77,7 @@ func (a *app) propertySet() *cobra.Command {
 func (a *app) propertyUnset() *cobra.Command {
 	gone := map[string]*bool{}
 	return a.verb(verb{
-		use: "unset", short: "unset property", need: "No arguments are required.", noOutput: true,
+		use: "unset", short: "unset property", need: "No arguments are required.",
 		flags: func(c *cobra.Command) {
 			for _, p := range properties() {
 				if p.key != "" {
@@ -121,6 +121,9 @@ func (a *app) changeProperties(change func(map[string]string) ([]string, error))
 	}
 	if err := client.WriteProps(file, props); err != nil {
 		return &failure{text: fmt.Sprintf("Unable to set the property value(s): %v", err), exit: exitGeneral, hint: "make the folder writable for this user, or name another file with WSK_CONFIG_FILE"}
+	}
+	if a.json() {
+		return a.printJSON(map[string]any{"file": file, "done": done})
 	}
 	for _, line := range done {
 		a.okLine(a.sys.Out, "%s", line)

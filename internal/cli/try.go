@@ -139,7 +139,11 @@ func (d *demo) putAction(ctx context.Context) error {
 	}
 	text := string(code)
 	act := client.Action{Exec: &client.Exec{Kind: "python:default", Code: &text}}
-	if _, err := d.c.PutAction(ctx, own(tryAction), act, true); err != nil {
+	if _, err := d.c.PutAction(ctx, own(tryAction), act, true); errors.Is(err, whisk.Invalid) {
+		f := *d.failureOf(d.because(err, "Unable to create action '%s'", tryAction))
+		f.hint = "the demonstration's action is in Python: install python3, or start Docker with an image for it; 'millrace doctor' looks what is there"
+		return &f
+	} else if err != nil {
 		return d.because(err, "Unable to create action '%s'", tryAction)
 	}
 	d.code = code

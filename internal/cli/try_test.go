@@ -258,6 +258,29 @@ func TestTryFails(t *testing.T) {
 	}
 }
 
+// A server without Python refuses the action: the remedy must say so.
+func TestTryWithoutPython(t *testing.T) {
+	t.Chdir(t.TempDir())
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"The specified runtime 'python:default' is not supported by this platform.","code":"tid"}`)
+	}))
+	defer srv.Close()
+	data := t.TempDir()
+	if err := os.WriteFile(filepath.Join(data, "wskprops"), []byte("AUTH="+testKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var errs lockedBuffer
+	code := Main(t.Context(), System{Out: io.Discard, Err: &errs, Home: data}, []string{"try"}, func(ctx context.Context, _ config.Config, ready func(Ready)) error {
+		ready(Ready{URL: srv.URL, Data: data})
+		<-ctx.Done()
+		return nil
+	})
+	if code != 144 || !strings.Contains(errs.String(), "hint: the demonstration's action is in Python: install python3") {
+		t.Errorf("ended with %d: %s", code, errs.String())
+	}
+}
+
 // The filter must let every second due time of the schedule pass, whatever the
 // minute.
 func TestTryFilterTakesEverySecond(t *testing.T) {

@@ -26,7 +26,7 @@ func TestDiscover(t *testing.T) {
 		host, auth, from string
 		hostFrom, ns     string
 	}{
-		{name: "nothing", host: DefaultHost, from: "nowhere", hostFrom: "the default"},
+		{name: "nothing", host: defaultHost, from: "nowhere", hostFrom: "the default"},
 		{
 			name: "data folder", files: files{"data/wskprops": "AUTH=d:1\nAPIHOST=http://localhost:1\n"},
 			host: "http://localhost:1", auth: "d:1", from: "data/wskprops", hostFrom: "data/wskprops",
@@ -38,7 +38,7 @@ func TestDiscover(t *testing.T) {
 		{
 			// The key of the data folder must not go to a foreign host.
 			name: "home with a host and no key", files: files{"data/wskprops": "AUTH=d:1\n", "home/.wskprops": "APIHOST=example.org\n"},
-			host: DefaultHost, auth: "d:1", from: "data/wskprops", hostFrom: "the default",
+			host: defaultHost, auth: "d:1", from: "data/wskprops", hostFrom: "the default",
 		},
 		{
 			name: "home with a host, key given", set: Settings{Auth: "f:1"}, files: files{"data/wskprops": "AUTH=d:1\nAPIHOST=http://localhost:1\n", "home/.wskprops": "APIHOST=example.org\n"},
@@ -47,11 +47,11 @@ func TestDiscover(t *testing.T) {
 		{
 			name: "config file alone", env: map[string]string{"WSK_CONFIG_FILE": "else/props"},
 			files: files{"else/props": "AUTH=c:1\n", "home/.wskprops": "AUTH=h:1\nAPIHOST=example.org\n"},
-			host:  DefaultHost, auth: "c:1", from: "else/props", hostFrom: "the default",
+			host:  defaultHost, auth: "c:1", from: "else/props", hostFrom: "the default",
 		},
 		{
 			name: "config file missing", env: map[string]string{"WSK_CONFIG_FILE": "else/none"}, files: files{"home/.wskprops": "AUTH=h:1\n"},
-			host: DefaultHost, from: "nowhere", hostFrom: "the default",
+			host: defaultHost, from: "nowhere", hostFrom: "the default",
 		},
 		{
 			name: "flags win", set: Settings{Host: "http://f", Auth: "f:1"}, env: map[string]string{"WHISK_AUTH": "e:1", "WHISK_APIHOST": "http://e"},
@@ -64,7 +64,7 @@ func TestDiscover(t *testing.T) {
 		},
 		{
 			name: "data folder of the environment", env: map[string]string{"MILLRACE_DATA": "else"}, files: files{"else/wskprops": "AUTH=x:1\n", "data/wskprops": "AUTH=d:1\n"},
-			host: DefaultHost, auth: "x:1", from: "else/wskprops", hostFrom: "the default",
+			host: defaultHost, auth: "x:1", from: "else/wskprops", hostFrom: "the default",
 		},
 	}
 	for _, tt := range tests {
@@ -463,7 +463,7 @@ func TestReadStream(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := messages(t, tt.in); got != tt.want {
-				t.Errorf("ReadStream(%q) = %q, want %q", tt.in, got, tt.want)
+				t.Errorf("readStream(%q) = %q, want %q", tt.in, got, tt.want)
 			}
 		})
 	}
@@ -472,7 +472,7 @@ func TestReadStream(t *testing.T) {
 func messages(t *testing.T, in string) string {
 	t.Helper()
 	var got []string
-	err := ReadStream(strings.NewReader(in), func(m Message) error {
+	err := readStream(strings.NewReader(in), func(m message) error {
 		got = append(got, m.Event+"|"+m.ID+"|"+string(m.Data))
 		return nil
 	})
@@ -488,7 +488,7 @@ func FuzzReadStream(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s, event string) {
 		n := 0
-		if err := ReadStream(strings.NewReader(s), func(m Message) error {
+		if err := readStream(strings.NewReader(s), func(m message) error {
 			if n++; m.Event == "" || strings.ContainsAny(m.Event, "\r\n") {
 				t.Fatalf("event %q from %q", m.Event, s)
 			}

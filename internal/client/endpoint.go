@@ -17,7 +17,7 @@ import (
 
 // Where a client looks, unless told.
 const (
-	DefaultHost    = "http://localhost:3233"
+	defaultHost    = "http://localhost:3233"
 	DefaultVersion = "v1"
 	homeProps      = ".wskprops"
 	dataProps      = "wskprops"
@@ -83,7 +83,7 @@ func Discover(s Settings, getenv func(string) string, home, data string) (Endpoi
 	for _, f := range files {
 		props, err := ReadProps(f)
 		if err != nil {
-			return Endpoint{}, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("Unable to read the properties file '%s': %w", f, err)), "make it readable for this user, or name another with WSK_CONFIG_FILE") //nolint:staticcheck // wsk's wording
+			return Endpoint{}, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("Unable to read the properties file '%s': %w", f, err)), "make it readable for this user, or name another with WSK_CONFIG_FILE")
 		}
 		// A file with a host and no key is no use to us, unless the key came
 		// from elsewhere.
@@ -94,7 +94,7 @@ func Discover(s Settings, getenv func(string) string, home, data string) (Endpoi
 		break
 	}
 	if e.Host == "" {
-		e.Host, e.HostFrom = DefaultHost, "the default"
+		e.Host, e.HostFrom = defaultHost, "the default"
 	}
 	if e.APIVersion == "" {
 		e.APIVersion = DefaultVersion

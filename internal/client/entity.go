@@ -61,14 +61,14 @@ type Rule struct {
 	Version     string       `json:"version,omitempty"`
 	Annotations whisk.Params `json:"annotations,omitempty"`
 	Status      string       `json:"status"`
-	Trigger     *Ref         `json:"trigger"`
-	Action      *Ref         `json:"action"`
+	Trigger     *ref         `json:"trigger"`
+	Action      *ref         `json:"action"`
 	Publish     *bool        `json:"publish,omitempty"`
 	Updated     int64        `json:"updated,omitempty"`
 }
 
-// Ref is how a rule's answer names its trigger and action.
-type Ref struct {
+// ref is how a rule's answer names its trigger and action.
+type ref struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
 }

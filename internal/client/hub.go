@@ -43,32 +43,26 @@ type Feed struct {
 	Feed    string                     `json:"feed"`    // full name of its action
 	Trigger string                     `json:"trigger"` // full name
 	Config  map[string]json.RawMessage `json:"config"`  // without secrets
-	Status  FeedStatus                 `json:"status"`
-	Stats   FeedStats                  `json:"stats"`
-	URL     string                     `json:"url,omitempty"` // a webhook's address
-}
-
-// FeedStatus is whether a feed works, and why not.
-type FeedStatus struct {
-	Active bool   `json:"active"`
-	State  string `json:"state"`
-	Reason *struct {
-		Message string `json:"message"`
-	} `json:"reason,omitempty"`
-	NextFire []time.Time `json:"nextFire,omitempty"`
-}
-
-// FeedStats are a feed's figures.
-type FeedStats struct {
-	Events      uint64    `json:"events"`
-	Fired       uint64    `json:"fired,omitempty"`
-	Missed      uint64    `json:"missed,omitempty"`
-	Failures    int       `json:"failures"` // in a row
-	LagMillis   int64     `json:"lagMillis"`
-	LastEventAt time.Time `json:"lastEventAt,omitzero"`
-	LastError   string    `json:"lastError,omitempty"`
-	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
-	Cursor      string    `json:"cursor,omitempty"`
+	Status  struct {
+		Active bool   `json:"active"`
+		State  string `json:"state"`
+		Reason *struct {
+			Message string `json:"message"`
+		} `json:"reason,omitempty"`
+		NextFire []time.Time `json:"nextFire,omitempty"`
+	} `json:"status"`
+	Stats struct {
+		Events      uint64    `json:"events"`
+		Fired       uint64    `json:"fired,omitempty"`
+		Missed      uint64    `json:"missed,omitempty"`
+		Failures    int       `json:"failures"` // in a row
+		LagMillis   int64     `json:"lagMillis"`
+		LastEventAt time.Time `json:"lastEventAt,omitzero"`
+		LastError   string    `json:"lastError,omitempty"`
+		LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
+		Cursor      string    `json:"cursor,omitempty"`
+	} `json:"stats"`
+	URL string `json:"url,omitempty"` // a webhook's address
 }
 
 // Events lists judged events, newest first: of one trigger unless that is
@@ -160,7 +154,7 @@ func (c *Client) Follow(ctx context.Context, trigger string, open func(), fn fun
 		return c.failure(resp.StatusCode, firstBytes(resp.Body))
 	}
 	open()
-	err = ReadStream(resp.Body, func(m Message) error {
+	err = readStream(resp.Body, func(m message) error {
 		t, ok, err := told(m)
 		if err != nil || !ok {
 			return err
@@ -174,7 +168,7 @@ func (c *Client) Follow(ctx context.Context, trigger string, open func(), fn fun
 }
 
 // told reads one message. What a newer server may tell besides is skipped.
-func told(m Message) (Told, bool, error) {
+func told(m message) (Told, bool, error) {
 	var t Told
 	switch m.Event {
 	case "lost":

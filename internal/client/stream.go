@@ -11,21 +11,21 @@ const (
 	maxFailure = 1 << 20  // bytes of an error's body that are read
 )
 
-// Message is one server-sent event.
-type Message struct {
+// message is one server-sent event.
+type message struct {
 	Event string // "message" where none was named
 	ID    string // the last one seen
 	Data  []byte // lines joined with \n; fn must copy what it keeps
 }
 
-// ReadStream reads server-sent events, as WHATWG describes them, until r ends
+// readStream reads server-sent events, as WHATWG describes them, until r ends
 // (nil; what is unfinished then is dropped) or fn fails. Messages without data
 // are skipped.
-func ReadStream(r io.Reader, fn func(Message) error) error {
+func readStream(r io.Reader, fn func(message) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	lines.Split(splitLines)
-	var m Message
+	var m message
 	var data []byte
 	has := false
 	for first := true; lines.Scan(); first = false {
