@@ -51,8 +51,9 @@ type Options struct {
 	// Dir is the folder in which the store's own folder, jetstream, is made.
 	Dir        string
 	Durability Durability
-	// Limits of the streams in bytes; 0 computes them from the disk: an eighth
-	// part at most, and never less than is held.
+	// Limits of the streams in bytes. 0 computes them from the disk when the
+	// stream is made, and keeps them: a fifth part, 8 GiB at most. Never less
+	// than is held.
 	EventsLimit, JournalLimit, CallsLimit, DeadLimit int64
 	// OnFlush is told what each flush covered, before anybody is told that it
 	// is over. Only tests set it.
@@ -76,7 +77,7 @@ type Bus struct {
 	group   group
 	files   *blockFiles
 	recent  *recent
-	objects jetstream.ObjectStore
+	objects objects
 	room    room
 	cursors cursors
 

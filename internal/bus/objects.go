@@ -4,70 +4,149 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+// The object store's bucket, its stream and its bus subjects, as NATS clients
+// name them.
+const (
+	objectBucket = "objects"
+	objectStream = "OBJ_" + objectBucket
+	objectMeta   = "$O." + objectBucket + ".M."
+	objectChunk  = "$O." + objectBucket + ".C."
+	chunkBatch   = 128 // chunks of 128 KiB asked for at a time
+)
+
+// objects is the object store. It is written by the client library and read by
+// direct reads: the library reads through consumers, which may stall.
+type objects struct {
+	store jetstream.ObjectStore
+
+	// mu makes looking and writing one step. Objects are few and large, so
+	// they go one by one.
+	mu sync.Mutex
+	// put are the digests that this process was told to keep. Whatever is to
+	// name them may not be written yet, so no sweep takes them.
+	put map[string]bool
+}
+
 // PutObject keeps data under its SHA-256, in hex, which it returns. What is
-// there already is not written again. It is on stable storage after the next
-// Flush: flush before storing anything that names it.
+// there already, whole, is not written again. It is on stable storage after
+// the next Flush: flush before storing anything that names it.
 func (b *Bus) PutObject(ctx context.Context, data []byte) (string, error) {
 	if err := b.check(); err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(data)
 	digest := hex.EncodeToString(sum[:])
-	if _, err := b.objects.GetInfo(ctx, digest); err == nil {
+	o := &b.objects
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.put[digest] {
 		return digest, nil
 	}
-	if _, err := b.objects.Put(ctx, jetstream.ObjectMeta{Name: digest}, bytes.NewReader(data)); err != nil {
+	// A power cut may have left the object's end without its middle.
+	if _, err := b.Object(ctx, digest); err == nil {
+		o.put[digest] = true
+		return digest, nil
+	}
+	if _, err := o.store.Put(ctx, jetstream.ObjectMeta{Name: digest}, bytes.NewReader(data)); err != nil {
 		return "", fmt.Errorf("keep object %s: %w", digest, err)
 	}
+	o.put[digest] = true
 	return digest, nil
 }
 
-// Object returns what was kept under a digest. NotFound.
+// Object returns what was kept under a digest. It returns NotFound when there
+// is nothing, or not all of it.
 func (b *Bus) Object(ctx context.Context, digest string) ([]byte, error) {
-	o, err := b.objects.Get(ctx, digest)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, whisk.E(whisk.NotFound, "read object", fmt.Errorf("object %s does not exist", digest))
-	}
+	metas, err := b.direct(ctx, objectStream, map[string]any{
+		"last_by_subj": objectMeta + base64.URLEncoding.EncodeToString([]byte(digest)),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read object %s: %w", digest, err)
 	}
-	defer o.Close()
-	data, err := io.ReadAll(o)
-	if err != nil {
-		return nil, fmt.Errorf("read object %s: %w", digest, err)
+	var info jetstream.ObjectInfo
+	if len(metas) > 0 {
+		if err := json.Unmarshal(metas[0].Data, &info); err != nil {
+			return nil, fmt.Errorf("read object %s: %w", digest, err)
+		}
+	}
+	missing := whisk.E(whisk.NotFound, "read object", fmt.Errorf("object %s does not exist", digest))
+	if len(metas) == 0 || info.Deleted {
+		return nil, missing
+	}
+	data := make([]byte, 0, info.Size)
+	for chunks, from := uint32(0), uint64(1); chunks < info.Chunks; {
+		msgs, err := b.direct(ctx, objectStream, map[string]any{
+			"seq": from, "next_by_subj": objectChunk + info.NUID, "batch": chunkBatch, "max_bytes": directBytes,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read object %s: %w", digest, err)
+		}
+		if len(msgs) == 0 {
+			return nil, missing
+		}
+		for _, m := range msgs {
+			data = append(data, m.Data...)
+			from = m.Seq + 1
+		}
+		chunks += uint32(len(msgs))
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != digest {
+		return nil, missing
 	}
 	return data, nil
 }
 
 // SweepObjects removes the objects that keep does not want and returns how
-// many they were.
+// many they were. What this process has put stays: that which is to name it
+// may be under way.
 func (b *Bus) SweepObjects(ctx context.Context, keep func(digest string) bool) (int, error) {
-	list, err := b.objects.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return 0, nil
-	}
+	metas, err := b.lastPerSubject(ctx, objectStream, objectMeta+">")
 	if err != nil {
 		return 0, fmt.Errorf("list objects: %w", err)
 	}
 	removed := 0
-	for _, o := range list {
-		if keep(o.Name) {
-			continue
+	for _, m := range metas {
+		var info jetstream.ObjectInfo
+		if err := json.Unmarshal(m.Data, &info); err != nil {
+			return removed, fmt.Errorf("list objects: %w", err)
 		}
-		if err := b.objects.Delete(ctx, o.Name); err != nil {
-			return removed, fmt.Errorf("remove object %s: %w", o.Name, err)
+		gone, err := b.sweepObject(ctx, m.Subject, info, keep)
+		if err != nil {
+			return removed, fmt.Errorf("remove object %s: %w", info.Name, err)
 		}
-		removed++
+		if gone && !info.Deleted {
+			removed++
+		}
 	}
 	return removed, nil
+}
+
+// sweepObject removes an object that nobody wants, description first: without
+// it the chunks are nothing. No mark of the deletion stays.
+func (b *Bus) sweepObject(ctx context.Context, subject string, info jetstream.ObjectInfo, keep func(digest string) bool) (bool, error) {
+	b.objects.mu.Lock()
+	defer b.objects.mu.Unlock()
+	if b.objects.put[info.Name] || keep(info.Name) {
+		return false, nil
+	}
+	s, err := b.js.Stream(ctx, objectStream)
+	if err != nil {
+		return false, err
+	}
+	return true, errors.Join(
+		s.Purge(ctx, jetstream.WithPurgeSubject(subject)),
+		s.Purge(ctx, jetstream.WithPurgeSubject(objectChunk+info.NUID)),
+	)
 }

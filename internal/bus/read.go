@@ -15,8 +15,12 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// readWait is how long the server may take to answer one read.
-const readWait = 30 * time.Second
+// readWait is how long the server may take to answer one read, and directBytes
+// about how much it answers with at a time.
+const (
+	readWait    = 30 * time.Second
+	directBytes = 16 << 20
+)
 
 // ReadEvents returns up to most flushed events from a sequence on, in order.
 // It waits until there is one, or until ctx ends.
@@ -75,11 +79,15 @@ func (b *Bus) readArchive(ctx context.Context, from, upTo uint64, most int) (evs
 	return evs, next, nil
 }
 
-// Event returns the event of a sequence. NotFound when the archive has no
-// event there, any more or at all.
+// Event returns the flushed event of a sequence. NotFound when the archive has
+// no event there, any more or at all.
 func (b *Bus) Event(ctx context.Context, seq uint64) (whisk.Event, error) {
-	if ev, known := b.recent.get(seq); known && ev != nil {
+	ev, flushed := b.recent.get(seq)
+	if ev != nil {
 		return *ev, nil
+	}
+	if !flushed {
+		return whisk.Event{}, notThere(StreamEvents, seq)
 	}
 	m, err := b.Get(ctx, StreamEvents, seq)
 	if err != nil {
@@ -142,7 +150,7 @@ func notThere(stream string, seq uint64) error {
 // end.
 func (b *Bus) Read(ctx context.Context, stream string, from uint64, most, maxBytes int) ([]Message, error) {
 	if maxBytes <= 0 {
-		maxBytes = 16 << 20
+		maxBytes = directBytes
 	}
 	return b.direct(ctx, stream, map[string]any{"seq": max(from, 1), "batch": most, "max_bytes": maxBytes})
 }

@@ -73,13 +73,13 @@ func (r *recent) flushed(seq uint64) {
 	}
 }
 
-// get returns the event of a sequence if it is at hand. known is false when
-// the store must be asked.
-func (r *recent) get(seq uint64) (ev *whisk.Event, known bool) {
+// get returns the event of a sequence if it is at hand, and whether anything
+// of that sequence may be shown.
+func (r *recent) get(seq uint64) (ev *whisk.Event, flushed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if seq < r.low || seq > r.last {
-		return nil, false
+	if seq < r.low || seq > r.durable {
+		return nil, seq <= r.durable
 	}
 	return r.ring[seq%recentCount], true
 }

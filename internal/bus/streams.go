@@ -54,13 +54,13 @@ type State struct {
 
 // makeStreams makes what is missing and changes what differs.
 func (b *Bus) makeStreams(ctx context.Context) error {
-	held := map[string]int64{}
+	held := map[string]State{}
 	for _, name := range []string{StreamEvents, StreamJournal, StreamCalls, StreamDead} {
 		st, err := b.State(ctx, name)
 		if err != nil && !errors.Is(err, whisk.NotFound) {
 			return err
 		}
-		held[name] = st.Bytes
+		held[name] = st
 	}
 	var err error
 	if b.limits, err = b.computeLimits(held); err != nil {
@@ -85,8 +85,18 @@ func (b *Bus) makeStreams(ctx context.Context) error {
 			return err
 		}
 	}
-	b.objects, err = b.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: "objects"})
-	return err
+	return b.openObjects(ctx)
+}
+
+// openObjects makes the object store if it is missing. It is not updated where
+// it is there: the update would rewrite its file, unsynced.
+func (b *Bus) openObjects(ctx context.Context) error {
+	store, err := b.js.ObjectStore(ctx, objectBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		store, err = b.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: objectBucket})
+	}
+	b.objects.store, b.objects.put = store, map[string]bool{}
+	return wrapStream(objectStream, err)
 }
 
 // ensureStream makes a stream, or changes it where it differs: an update that
@@ -116,16 +126,17 @@ func wrapStream(name string, err error) error {
 	return nil
 }
 
-// computeLimits gives each stream the lesser of 8 GiB and a fifth of what the
-// disk has for us, free or held, and never less than it holds.
-func (b *Bus) computeLimits(held map[string]int64) (map[string]int64, error) {
+// computeLimits gives each stream what was asked for, else the limit that it
+// has, else the lesser of 8 GiB and a fifth of what the disk has for us, free
+// or held; and never less than it holds.
+func (b *Bus) computeLimits(held map[string]State) (map[string]int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(b.o.Dir, &fs); err != nil {
 		return nil, fmt.Errorf("look at the disk of %s: %w", b.o.Dir, err)
 	}
 	ours := int64(fs.Bavail) * fs.Bsize
-	for _, n := range held {
-		ours += n
+	for _, st := range held {
+		ours += st.Bytes
 	}
 	share := min(largest, ours/5)
 	limits := map[string]int64{}
@@ -133,12 +144,18 @@ func (b *Bus) computeLimits(held map[string]int64) (map[string]int64, error) {
 		StreamEvents: b.o.EventsLimit, StreamJournal: b.o.JournalLimit, StreamCalls: b.o.CallsLimit, StreamDead: b.o.DeadLimit,
 	} {
 		if asked == 0 {
+			asked = held[name].Limit
+		}
+		if asked == 0 {
 			asked = share
 			if name == StreamDead {
 				asked = share / 4
 			}
 		}
-		limits[name] = max(asked, held[name]+held[name]/8, 1<<20)
+		if bytes := held[name].Bytes; asked < bytes {
+			asked = bytes + bytes/8
+		}
+		limits[name] = max(asked, 1<<20)
 	}
 	return limits, nil
 }
@@ -165,18 +182,28 @@ func (b *Bus) Purge(ctx context.Context, stream string, before uint64) error {
 	}
 	st := s.CachedInfo().State
 	before = min(before, st.LastSeq)
+	step := uint64(1)
+	if st.Bytes > 0 {
+		step = max(purgeStep*st.Msgs/st.Bytes, 1)
+	}
 	for from := st.FirstSeq; from < before; {
-		from = min(from+purgeStep, before)
+		from = min(from+step, before)
+		begun := time.Now()
 		if err := s.Purge(ctx, jetstream.WithPurgeSequence(from)); err != nil {
 			return fmt.Errorf("purge stream %s: %w", stream, err)
+		}
+		// The stream takes nothing during a step: let others have as long.
+		select {
+		case <-time.After(time.Since(begun)):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// purgeStep is how many messages one step of a purge removes: with messages of
-// 256 bytes a few milliseconds.
-const purgeStep = 5_000
+// purgeStep is about how many bytes one step of a purge removes: a block file.
+const purgeStep = 8 << 20
 
 // EventSubject is the bus subject of a trigger's events.
 func EventSubject(trigger whisk.Name) string {
