@@ -193,6 +193,7 @@ func TestPoll(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then is a caller that leaves noticed
 		cancel()
 		<-r.Context().Done()
 	}))
