@@ -127,8 +127,9 @@ func (b *Bus) waitAll(slots []*slot) error {
 
 // AcceptBatch stores events and, last, the cursor that covers them, all or
 // nothing, and returns once they are on stable storage. There may be no events
-// at all; more than MaxBatch are Invalid. When the outcome is not known the
-// stored cursor is asked.
+// at all; more than MaxBatch are Invalid. When the server does not answer, the
+// bus has failed and the process ends: the cursor that the next one finds
+// tells the outcome.
 func (b *Bus) AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Event) error {
 	if err := b.check(); err != nil {
 		return err
@@ -196,6 +197,12 @@ func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event,
 			return err
 		}
 		return b.room.refused(b.wait(s))
+	}
+	select {
+	case b.pub.batches <- struct{}{}:
+		defer func() { <-b.pub.batches }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	id := nuid.Next()
 	for i, m := range msgs {

@@ -94,6 +94,9 @@ type Bus struct {
 const (
 	windowCount = 1024
 	windowBytes = 64 << 20
+	// windowBatches bounds the atomic batches: the server holds 50 of a stream
+	// and refuses more.
+	windowBatches = 16
 )
 
 // Open starts the server on its store, makes the streams that are missing and
@@ -106,6 +109,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	b.pub.count = semaphore.NewWeighted(windowCount)
 	b.pub.bytes = semaphore.NewWeighted(windowBytes)
 	b.pub.slots = map[string]*slot{}
+	b.pub.batches = make(chan struct{}, windowBatches)
 	b.group.wake = make(chan struct{}, 1)
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())

@@ -1,10 +1,12 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -40,7 +42,7 @@ func (b *Bus) startServer() error {
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	srv.SetLoggerV2(engineLog{b.o.Log}, false, false, false)
+	srv.SetLoggerV2(engineLog{b.o.Log, b.fail}, false, false, false)
 	b.srv = srv
 	srv.Start()
 	if !srv.ReadyForConnections(startWait) {
@@ -61,17 +63,35 @@ func (b *Bus) startServer() error {
 }
 
 // engineLog passes the server's own log on. What it notices is for developers.
-type engineLog struct{ log *slog.Logger }
+// An error of writing goes to fail: the server refuses from then on, in part
+// without an answer, until it is started again.
+type engineLog struct {
+	log  *slog.Logger
+	fail func(error)
+}
+
+// writeErrors are how the server, of the version that go.mod pins, says that it
+// writes no more. Where it says nothing, an answer that does not come tells.
+var writeErrors = [...]string{"critical write error", "will be disabled", "disabling jetstream"}
 
 func (l engineLog) say(level slog.Level, format string, v []any) {
-	if l.log.Enabled(nil, level) { //nolint:staticcheck // slog takes no context here
-		l.log.Log(nil, level, "engine", slog.String("text", fmt.Sprintf(format, v...))) //nolint:staticcheck // likewise
+	text := fmt.Sprintf(format, v...)
+	l.log.Log(context.Background(), level, "engine", slog.String("text", text))
+	low := strings.ToLower(text)
+	for _, e := range writeErrors {
+		if strings.Contains(low, e) {
+			l.fail(fmt.Errorf("the embedded server writes no more: %s", text))
+			return
+		}
 	}
 }
 
 func (l engineLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
 func (l engineLog) Warnf(format string, v ...any)   { l.say(slog.LevelInfo, format, v) }
-func (l engineLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
 func (l engineLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l engineLog) Debugf(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
-func (l engineLog) Tracef(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
+func (l engineLog) Debugf(string, ...any)           {}
+func (l engineLog) Tracef(string, ...any)           {}
+func (l engineLog) Fatalf(format string, v ...any) {
+	l.say(slog.LevelError, format, v)
+	l.fail(fmt.Errorf(format, v...))
+}

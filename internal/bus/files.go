@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -77,9 +78,7 @@ func (b *blockFiles) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.streams {
-		if s.f != nil {
-			s.f.Close()
-		}
+		s.close()
 	}
 	b.rootFD.Close()
 }
@@ -111,19 +110,60 @@ func (b *blockFiles) sync() (Flush, error) {
 		return Flush{All: true}, unix.Syncfs(int(b.rootFD.Fd()))
 	}
 	f := Flush{Files: map[string]int64{}}
-	for dir, s := range b.streams {
-		err := s.sync(&f)
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, gone := os.Stat(dir); gone != nil { // the stream was deleted
-				delete(b.streams, dir)
+	var grown []*blocks
+	for _, s := range b.streams {
+		if s.grown() {
+			grown = append(grown, s)
+		}
+	}
+	// Side by side the disk writes several streams about as fast as one.
+	parts, errs := make([]Flush, len(grown)), make([]error, len(grown))
+	var wg sync.WaitGroup
+	for i, s := range grown {
+		parts[i].Files = map[string]int64{}
+		if i == len(grown)-1 { // alone, mostly: no other goroutine is needed
+			errs[i] = s.sync(&parts[i])
+			break
+		}
+		wg.Go(func() { errs[i] = s.sync(&parts[i]) })
+	}
+	wg.Wait()
+	for i, s := range grown {
+		if errors.Is(errs[i], fs.ErrNotExist) {
+			if _, gone := os.Stat(s.dir); gone != nil { // the stream was deleted
+				s.close()
+				delete(b.streams, s.dir)
 				continue
 			}
 		}
-		if err != nil {
-			return f, err
+		if errs[i] != nil {
+			return f, errs[i]
 		}
+		maps.Copy(f.Files, parts[i].Files)
+		f.Folders = append(f.Folders, parts[i].Folders...)
 	}
 	return f, nil
+}
+
+// grown reports whether there may be something to flush: all but the streams
+// that are at rest.
+func (s *blocks) grown() bool {
+	if s.last == 0 {
+		return true
+	}
+	st, err := os.Stat(s.path(s.last))
+	if err != nil || s.f == nil || st.Size() != s.synced || st.Sys().(*syscall.Stat_t).Ino != s.ino {
+		return true
+	}
+	_, err = os.Stat(s.path(s.last + 1))
+	return err == nil
+}
+
+func (s *blocks) close() {
+	if s.f != nil {
+		s.f.Close()
+		s.f = nil
+	}
 }
 
 func (s *blocks) path(n int) string { return filepath.Join(s.dir, strconv.Itoa(n)+".blk") }
@@ -177,6 +217,12 @@ func (s *blocks) syncLast(st fs.FileInfo, f *Flush) error {
 		if st, err = s.f.Stat(); err != nil {
 			return err
 		}
+		if s.ino != 0 && s.ino != st.Sys().(*syscall.Stat_t).Ino {
+			// The server wrote the block anew and renamed it over the old one.
+			if err := s.syncFolder(f); err != nil {
+				return err
+			}
+		}
 		s.ino, s.synced = st.Sys().(*syscall.Stat_t).Ino, -1
 	}
 	if st.Size() == s.synced {
@@ -193,11 +239,12 @@ func (s *blocks) syncLast(st fs.FileInfo, f *Flush) error {
 
 // enter goes on to a new block: its name must be on stable storage too.
 func (s *blocks) enter(n int, f *Flush) error {
-	if s.f != nil {
-		s.f.Close()
-		s.f = nil
-	}
-	s.last, s.synced = n, -1
+	s.close()
+	s.last, s.synced, s.ino = n, -1, 0
+	return s.syncFolder(f)
+}
+
+func (s *blocks) syncFolder(f *Flush) error {
 	d, err := os.Open(s.dir)
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ const slotWait = 30 * time.Second
 // acknowledgement finds by the reply subject's last token.
 type publisher struct {
 	count, bytes *semaphore.Weighted // the window
+	batches      chan struct{}       // holds one value for each atomic batch under way
 
 	mu     sync.Mutex
 	prefix string
