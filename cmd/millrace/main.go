@@ -1,7 +1,8 @@
 // Command millrace is the whole of Millrace: the server and the command line.
 //
 // All it does is hand arguments and signals to package cli; its script tests
-// are the acceptance tests of the command line.
+// are the acceptance tests of the command line. The process driver starts this
+// binary again to set up the process of an action.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/millrace/millrace/internal/cli"
+	"github.com/millrace/millrace/invoker/process"
 )
 
 // Set by the linker: which version this is, and of when.
@@ -19,7 +21,10 @@ var (
 	built   = ""
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	process.MaybeShim() // this binary is also what sets an action's process up
+	os.Exit(run())
+}
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
