@@ -241,6 +241,8 @@ func deadNamespace(d *whisk.DeadLetter) string {
 		return d.Match.Rule.Namespace
 	case d.Invoke != nil && d.Invoke.Invocation.Namespace != "":
 		return d.Invoke.Invocation.Namespace
+	case d.Event != nil: // no rule ever saw it
+		return d.Event.Trigger.Namespace
 	}
 	return d.Action.Namespace
 }

@@ -78,8 +78,9 @@ type ledger struct {
 
 func newLedger() *ledger {
 	return &ledger{
-		nodes:  map[whisk.Match]*node{},
-		events: queue{byEvent: true},
+		nodes:   map[whisk.Match]*node{},
+		carried: queue{carried: true},
+		events:  queue{byEvent: true},
 	}
 }
 

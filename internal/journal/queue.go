@@ -10,16 +10,22 @@ type queue struct {
 	from    int // items before it are used up
 	stale   int // gone ones at or after from
 	byEvent bool
+	carried bool // holds nodes that were carried; the others leave when they are
 }
 
-// item remembers under which message n was pushed: a node that was moved is
-// gone from here although it is still undone.
+// item remembers under which message n was pushed: one that is carried again
+// has left its old place although it is still undone.
 type item struct {
 	n    *node
 	held uint64
 }
 
-func (i item) gone() bool { return i.n.released || i.n.held != i.held }
+func (q *queue) left(i item) bool {
+	if q.carried {
+		return i.n.released || i.n.held != i.held
+	}
+	return i.n.released || i.n.carried
+}
 
 func (q *queue) key(i item) uint64 {
 	if q.byEvent {
@@ -50,7 +56,7 @@ func (q *queue) gone() {
 func (q *queue) sweep() {
 	kept := q.items[:0]
 	for _, it := range q.items[q.from:] {
-		if !it.gone() {
+		if !q.left(it) {
 			kept = append(kept, it)
 		}
 	}
@@ -61,7 +67,7 @@ func (q *queue) sweep() {
 // head returns the oldest node, nil if there is none.
 func (q *queue) head() *node {
 	for q.from < len(q.items) {
-		if it := q.items[q.from]; !it.gone() {
+		if it := q.items[q.from]; !q.left(it) {
 			return it.n
 		}
 		q.items[q.from] = item{}
@@ -75,7 +81,7 @@ func (q *queue) head() *node {
 // each calls fn for the nodes from the oldest on until it returns false.
 func (q *queue) each(fn func(*node) bool) {
 	for _, it := range q.items[q.from:] {
-		if !it.gone() && !fn(it.n) {
+		if !q.left(it) && !fn(it.n) {
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import "sort"
 type volume struct {
 	grain int64
 	total int64
+	last  uint64 // the newest message
 	marks []mark
 }
 
@@ -25,21 +26,16 @@ func (v *volume) add(seq uint64, bytes int) {
 		v.marks = append(v.marks, mark{seq, v.total})
 	}
 	v.total += int64(bytes) + messageOverhead
+	v.last = seq
 }
 
 // since returns about how many bytes lie at or above message seq.
 func (v *volume) since(seq uint64) int64 {
+	if seq > v.last || len(v.marks) == 0 {
+		return 0
+	}
 	i := sort.Search(len(v.marks), func(i int) bool { return v.marks[i].seq > seq })
-	if i == 0 {
-		if len(v.marks) == 0 {
-			return 0
-		}
-		return v.total - v.marks[0].before
-	}
-	if i == len(v.marks) && v.total-v.marks[i-1].before <= v.grain && seq > v.marks[i-1].seq {
-		return 0 // above the last mark there is less than a grain
-	}
-	return v.total - v.marks[i-1].before
+	return v.total - v.marks[max(i-1, 0)].before
 }
 
 // forget drops the marks that only tell of messages below low.
