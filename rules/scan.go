@@ -11,7 +11,7 @@ import (
 const maxDepth = 10_000
 
 var (
-	errText  = errors.New("it is not JSON")
+	errText  = errors.New("it is not JSON that begins with an object")
 	errDepth = errors.New("it is nested too deeply")
 )
 
