@@ -30,8 +30,8 @@ func (a *app) tailCommand() *cobra.Command {
 			if a.json() {
 				err = t.Follow(ctx, t.name.Entity, func() {}, func(told client.Told) error {
 					var v any = told.Entry
-					if told.Lost > 0 {
-						v = map[string]int{"lost": told.Lost}
+					if told.Lost {
+						v = map[string]bool{"lost": true}
 					}
 					return json.NewEncoder(a.sys.Out).Encode(v) // a line each, for programs
 				})

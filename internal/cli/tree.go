@@ -49,8 +49,8 @@ func newTree(w io.Writer, paint func(colour, s string) string) *tree {
 func (t *tree) take(what client.Told, now time.Time) {
 	e := what.Entry
 	switch {
-	case what.Lost > 0:
-		t.line("%s", t.paint(yellow, fmt.Sprintf("… %d messages were lost: this was read too slowly; 'millrace event list' has all events", what.Lost)))
+	case what.Lost:
+		t.line("%s", t.paint(yellow, "… some messages were lost: this was read too slowly; 'millrace event list' has all events"))
 	case e.Kind == whisk.EntryVerdict && e.Verdict != nil:
 		t.sprout(e.Verdict, now)
 	case e.Kind == whisk.EntryRecord && e.Record != nil && e.Match.Event == 0:

@@ -150,9 +150,9 @@ func TestTree(t *testing.T) {
     out`,
 		},
 		{
-			name: "lost", told: []client.Told{{Lost: 3}},
+			name: "lost", told: []client.Told{{Lost: true}},
 			want: `
-… 3 messages were lost: this was read too slowly; 'millrace event list' has all events`,
+… some messages were lost: this was read too slowly; 'millrace event list' has all events`,
 		},
 		{
 			name: "long log", told: []client.Told{verdictOf(1, ruleVerdict("m", whisk.Matched, "")), recordOf(1, "m", 1, true, whisk.Success, nil, many...)},

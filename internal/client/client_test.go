@@ -370,7 +370,7 @@ func TestFollow(t *testing.T) {
 	const stream = ": millrace\n\n" +
 		"event: verdict\ndata: {\"kind\":\"verdict\",\"verdict\":{\"event\":{\"seq\":7,\"id\":\"e\"},\"trigger\":\"/guest/t\",\"time\":\"2026-11-24T12:00:00Z\",\"at\":\"2026-11-24T12:00:00Z\"}}\n\n" +
 		": ping\n\nevent: invoke\ndata: {\"kind\":\"invoke\"}\n\nevent: news\ndata: what?\n\n" +
-		"event: lost\ndata: {\"count\":3}\n\n" +
+		"event: lost\ndata: {}\n\n" +
 		"event: record\ndata: {\"kind\":\"record\",\"match\":{\"event\":7,\"rule\":\"/guest/r\"},\"attempt\":1,\"final\":true,\"record\":{\"activationId\":\"a\",\"start\":1,\"end\":2,\"duration\":1,\"response\":{\"status\":\"success\",\"success\":true},\"logs\":[\"x\"],\"annotations\":[]}}\n\n"
 	c := at(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.RequestURI() != "/hub/v1/events/stream?trigger=t" || r.Header.Get("Accept") != "text/event-stream" {
@@ -383,7 +383,7 @@ func TestFollow(t *testing.T) {
 	err := c.Follow(t.Context(), "t", func() { opened++ }, func(told Told) error {
 		e := told.Entry
 		switch {
-		case told.Lost > 0:
+		case told.Lost:
 			got = append(got, "lost")
 		case e.Verdict != nil:
 			got = append(got, string(e.Kind)+" "+e.Verdict.Event.ID)
@@ -409,7 +409,7 @@ func TestFollowFails(t *testing.T) {
 	}{
 		{"refused", 401, `{"error":"no","code":"t"}`, whisk.Unauthorized},
 		{"broken", 200, "event: verdict\ndata: {\n\n", whisk.Internal},
-		{"broken count", 200, "event: lost\ndata: {\n\n", whisk.Internal},
+		{"broken end", 200, "event: end\ndata: {\n\n", whisk.Internal},
 		{"ended", 200, "event: end\ndata: {\"error\":\"stopping\"}\n\n", whisk.Unavailable},
 	}
 	for _, tt := range tests {
@@ -421,7 +421,7 @@ func TestFollowFails(t *testing.T) {
 		})
 	}
 	stop := errors.New("stop")
-	err := at(t, answering(200, "event: lost\ndata: {\"count\":1}\n\n")).Follow(t.Context(), "", func() {}, func(Told) error { return stop })
+	err := at(t, answering(200, "event: lost\ndata: {}\n\n")).Follow(t.Context(), "", func() {}, func(Told) error { return stop })
 	if !errors.Is(err, stop) {
 		t.Errorf("Follow = %v, want %v", err, stop)
 	}

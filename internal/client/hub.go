@@ -130,11 +130,11 @@ func (c *Client) DeadLetter(ctx context.Context, id string) (whisk.DeadLetter, e
 	return out, err
 }
 
-// Told is one message of Follow: an entry of the journal, or how many were
-// lost because we read too slowly.
+// Told is one message of Follow: an entry of the journal or, with Lost, that
+// some were passed over because we read too slowly.
 type Told struct {
 	Entry whisk.Entry
-	Lost  int
+	Lost  bool
 }
 
 // Follow hands fn what becomes of events, of one trigger unless that is empty,
@@ -172,13 +172,7 @@ func told(m message) (Told, bool, error) {
 	var t Told
 	switch m.Event {
 	case "lost":
-		var l struct {
-			Count int `json:"count"`
-		}
-		if err := json.Unmarshal(m.Data, &l); err != nil {
-			return t, false, whisk.E(whisk.Internal, "read stream", err)
-		}
-		return Told{Lost: l.Count}, true, nil
+		return Told{Lost: true}, true, nil
 	case "end":
 		var e struct {
 			Error string `json:"error"`
