@@ -1,7 +1,10 @@
 package bus_test
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/internal/bus"
 )
@@ -71,28 +75,83 @@ func perSecond(producers int, span time.Duration, f func(n int) error, b *testin
 }
 
 // BenchmarkAccept compares durable accepts with raw publishes that the engine
-// syncs one by one, in the same run.
+// syncs one by one, and with a bare append and fdatasync, in the same run.
 func BenchmarkAccept(b *testing.B) {
 	const span = 2 * time.Second
-	for _, producers := range []int{1, 64} {
-		b.Run(map[int]string{1: "alone", 64: "64producers"}[producers], func(b *testing.B) {
+	for _, producers := range []int{1, 64, 1024} {
+		b.Run(fmt.Sprint(producers), func(b *testing.B) {
 			raw := rawSyncAlways(b, producers, span)
-			o := bus.Options{Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler), EventsLimit: 4 << 30}
-			bb, err := bus.Open(b.Context(), o)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer bb.Close()
+			flush := bareFlush(b, span/2)
+			bb := openForBench(b)
 			ours := perSecond(producers, span, func(n int) error {
 				_, err := bb.Accept(b.Context(), event(n))
 				return err
 			}, b)
+			flush = (flush + bareFlush(b, span/2)) / 2
 			for b.Loop() { //nolint:revive // the figures are the rates, measured above
 			}
 			b.ReportMetric(raw, "raw/s")
+			b.ReportMetric(flush, "flushes/s")
 			b.ReportMetric(ours, "accepts/s")
 			b.ReportMetric(ours/raw, "x-raw")
+			if producers == 1 {
+				b.ReportMetric(flush/ours, "x-one-flush")
+			}
 			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func openForBench(b *testing.B) *bus.Bus {
+	bb, err := bus.Open(b.Context(), bus.Options{Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler), EventsLimit: 4 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { bb.Close() })
+	return bb
+}
+
+// bareFlush measures the disk: appends of 512 bytes with an fdatasync each, per
+// second.
+func bareFlush(b *testing.B, span time.Duration) float64 {
+	f, err := os.Create(filepath.Join(b.TempDir(), "bare"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, 512)
+	return perSecond(1, span, func(int) error {
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+		return unix.Fdatasync(int(f.Fd()))
+	}, b)
+}
+
+// BenchmarkReadEvents reads events as the judge does: from memory, and from the
+// store when it is far behind.
+func BenchmarkReadEvents(b *testing.B) {
+	const count = 60_000
+	bb := openForBench(b)
+	for n := 0; n < count; n += 1000 {
+		if _, err := bb.Accept(b.Context(), events(n, n+1000)...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, first := range map[string]uint64{"store": 1, "memory": count - 10_000} {
+		b.Run(name, func(b *testing.B) {
+			read := 0
+			for b.Loop() {
+				for next := first; next < min(first+10_000, count); {
+					evs, err := bb.ReadEvents(b.Context(), next, 500)
+					if err != nil {
+						b.Fatal(err)
+					}
+					read += len(evs)
+					next = evs[len(evs)-1].Seq + 1
+				}
+			}
+			b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "events/s")
 		})
 	}
 }

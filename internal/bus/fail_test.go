@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -164,4 +165,32 @@ func TestFlushFindsRewrittenBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("stream deleted", false, nil)
+}
+
+// FuzzAck checks the short way of reading an acknowledgement against the long
+// one.
+func FuzzAck(f *testing.F) {
+	for _, s := range []string{
+		`{"stream":"EVENTS","seq":7}`, `{"stream":"EVENTS", "seq": 7}`, `{"stream":"EVENTS","seq":7,"duplicate": true}`,
+		`{"stream":"EVENTS","seq":7,"batch":"b","count":3}`, `{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"EVENTS","seq":0}`,
+		`{"stream":"EVENTS","seq":99999999999999999999}`, `{"stream":"\"seq\":5","x":1}`, `{"stream":"`, ``,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, ok := plainAck(data)
+		if !ok {
+			return
+		}
+		var want struct {
+			Seq   *uint64         `json:"seq"`
+			Error json.RawMessage `json:"error"`
+		}
+		if err := json.Unmarshal(data, &want); err != nil {
+			return // the server writes JSON
+		}
+		if want.Error == nil && (want.Seq == nil || *want.Seq != got) {
+			t.Errorf("plainAck(%s) = %d", data, got)
+		}
+	})
 }

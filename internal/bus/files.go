@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,10 @@ type blocks struct {
 	f      *os.File
 	ino    uint64
 	synced int64 // bytes of the last block that are on stable storage
+
+	folder  *os.File  // dir, to ask for names in it
+	changed time.Time // its time stamp when an empty stream was last looked at
+	looked  time.Time // and when that was
 }
 
 // ext4 is the magic number of the file system whose defaults protect a rename
@@ -145,24 +150,59 @@ func (b *blockFiles) sync() (Flush, error) {
 	return f, nil
 }
 
-// grown reports whether there may be something to flush: all but the streams
-// that are at rest.
+// grown reports whether there may be something to flush. It is asked of every
+// stream at every flush, so it goes by descriptors: a path costs several times
+// as much.
 func (s *blocks) grown() bool {
-	if s.last == 0 {
+	if s.folder == nil {
+		f, err := os.Open(s.dir)
+		if err != nil {
+			return true
+		}
+		s.folder = f
+	}
+	var st unix.Stat_t
+	if s.f == nil { // no block yet, or none that could be kept
+		return s.last != 0 || s.folderChanged()
+	}
+	// A block that was written anew or purged has no name any more.
+	if err := unix.Fstat(int(s.f.Fd()), &st); err != nil || st.Nlink == 0 || st.Size != s.synced {
 		return true
 	}
-	st, err := os.Stat(s.path(s.last))
-	if err != nil || s.f == nil || st.Size() != s.synced || st.Sys().(*syscall.Stat_t).Ino != s.ino {
-		return true
-	}
-	_, err = os.Stat(s.path(s.last + 1))
-	return err == nil
+	return unix.Fstatat(int(s.folder.Fd()), strconv.Itoa(s.last+1)+".blk", &st, 0) == nil
 }
 
-func (s *blocks) close() {
+// folderChanged reports whether an empty stream may have got its first block.
+// Its time stamp tells, unless it is so young that it may not have moved on.
+func (s *blocks) folderChanged() bool {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.folder.Fd()), &st); err != nil || st.Nlink == 0 {
+		return true
+	}
+	changed := time.Unix(st.Mtim.Unix())
+	if changed.Equal(s.changed) && s.looked.Sub(changed) > stampTick {
+		return false
+	}
+	s.changed, s.looked = changed, time.Now()
+	return true
+}
+
+// stampTick is above the resolution of a folder's time stamp.
+const stampTick = 50 * time.Millisecond
+
+// drop lets go of the last block's descriptor.
+func (s *blocks) drop() {
 	if s.f != nil {
 		s.f.Close()
 		s.f = nil
+	}
+}
+
+func (s *blocks) close() {
+	s.drop()
+	if s.folder != nil {
+		s.folder.Close()
+		s.folder = nil
 	}
 }
 
@@ -239,7 +279,7 @@ func (s *blocks) syncLast(st fs.FileInfo, f *Flush) error {
 
 // enter goes on to a new block: its name must be on stable storage too.
 func (s *blocks) enter(n int, f *Flush) error {
-	s.close()
+	s.drop()
 	s.last, s.synced, s.ino = n, -1, 0
 	return s.syncFolder(f)
 }

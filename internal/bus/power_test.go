@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,12 @@ type disk struct {
 func (d *disk) flushed(f bus.Flush) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	maps.Copy(d.sizes, f.Files)
+	for path, size := range f.Files {
+		// A file whose name is not on the disk is lost with all its bytes.
+		if _, named := d.sizes[path]; named || f.All || slices.Contains(f.Folders, filepath.Dir(path)) {
+			d.sizes[path] = size
+		}
+	}
 }
 
 // afterPowerCut copies a store as the machine would find it again: each file
