@@ -1,17 +1,21 @@
 // Command millrace is the whole of Millrace: the server and the command line.
 //
-// All it does is hand arguments and signals to package cli; its script tests
-// are the acceptance tests of the command line. The process driver starts this
-// binary again to set up the process of an action.
+// All it does is hand arguments and signals to package cli, and a server to
+// the commands that start one; its script tests are the acceptance tests of
+// the command line.
 package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/millrace/millrace/internal/cli"
+	"github.com/millrace/millrace/internal/config"
+	"github.com/millrace/millrace/internal/server"
+	"github.com/millrace/millrace/internal/telemetry"
 	"github.com/millrace/millrace/invoker/process"
 )
 
@@ -22,7 +26,7 @@ var (
 )
 
 func main() {
-	process.MaybeShim() // this binary is also what sets an action's process up
+	process.MaybeShim() // does not return in a process that is to become an action
 	os.Exit(run())
 }
 
@@ -31,5 +35,23 @@ func run() int {
 	defer stop()
 	// The first signal asks for an orderly end; the next one is not waited for.
 	context.AfterFunc(ctx, stop)
-	return cli.Main(ctx, cli.OS(version), os.Args[1:], nil)
+	return cli.Main(ctx, cli.OS(version), os.Args[1:], start)
+}
+
+// start runs a server until ctx ends.
+func start(ctx context.Context, c config.Config, ready func(cli.Ready)) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{
+		Config: c, Version: version, Built: built, Fault: fault(),
+		Log: telemetry.NewLogger(os.Stderr, telemetry.Format(c.LogFormat), level),
+	})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx, func(i server.Info) {
+		ready(cli.Ready{URL: i.URL, Data: i.Data, Driver: i.Driver, Isolation: i.Isolation, Notes: i.Notes})
+	})
 }

@@ -40,9 +40,9 @@ type Journal interface {
 	Attempts(ctx context.Context, m whisk.Match) (list []whisk.Attempt, deadLetter string, err error) // in order
 	DeadLetters(ctx context.Context, namespace string, skip, limit int) ([]whisk.DeadLetter, error)
 	DeadLetter(ctx context.Context, namespace, id string) (whisk.DeadLetter, error) // NotFound
-	// Follow calls fn with each entry as it is written, until ctx ends. lost is
-	// how many were passed over just before because fn was slow.
-	Follow(ctx context.Context, fn func(e whisk.Entry, lost int) error) error
+	// Follow calls fn with each entry as it is written, until ctx ends (nil).
+	// lost says that entries just before were passed over because fn was slow.
+	Follow(ctx context.Context, fn func(e whisk.Entry, lost bool) error) error
 }
 
 // Archive holds the events themselves.
@@ -68,7 +68,8 @@ type Deps struct {
 	Feeds   Feeds
 	Keys    Keys
 	Log     *slog.Logger
-	Version string
+	// Stop ends the streams: a server that stops waits for no reader.
+	Stop <-chan struct{}
 }
 
 //go:embed openapi.json

@@ -44,7 +44,7 @@ var (
 type known struct {
 	asked   hub.Query
 	entries []whisk.Entry
-	lost    int
+	lost    bool
 	failed  error
 }
 
@@ -94,13 +94,9 @@ func (k *known) DeadLetter(_ context.Context, ns, id string) (whisk.DeadLetter, 
 	return whisk.DeadLetter{ID: deadID, Time: at, Action: hello, Reason: "3 attempts failed"}, nil
 }
 
-func (k *known) Follow(_ context.Context, fn func(whisk.Entry, int) error) error {
+func (k *known) Follow(_ context.Context, fn func(whisk.Entry, bool) error) error {
 	for i, e := range k.entries {
-		lost := 0
-		if i == 0 {
-			lost = k.lost
-		}
-		if err := fn(e, lost); err != nil {
+		if err := fn(e, k.lost && i == 0); err != nil {
 			return err
 		}
 	}
@@ -259,7 +255,7 @@ func TestDocument(t *testing.T) {
 
 func TestStream(t *testing.T) {
 	mine := whisk.Match{Event: 7, Rule: onT}
-	k := &known{lost: 3}
+	k := &known{lost: true}
 	v := k.verdict(7, eventID)
 	foreign := v
 	foreign.Trigger.Namespace = "other"

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,8 +16,8 @@ import (
 const ping = 15 * time.Second
 
 // stream tells the caller's entries as they are written: verdicts, starts,
-// records, dead letters. A caller too slow to keep up is told how many it
-// missed.
+// records, dead letters. A caller too slow to keep up is told that it missed
+// some.
 func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 	trigger, err := triggerOf(r)
 	if err != nil {
@@ -50,9 +51,18 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 	})
 
 	pick := selection{namespace: namespaceOf(r), trigger: trigger, events: map[uint64]bool{}}
-	err = h.Journal.Follow(r.Context(), func(e whisk.Entry, lost int) error {
-		if lost > 0 {
-			if err := out.event("lost", map[string]int{"count": lost}); err != nil {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	wg.Go(func() {
+		select {
+		case <-h.Stop:
+			cancel()
+		case <-done:
+		}
+	})
+	err = h.Journal.Follow(ctx, func(e whisk.Entry, lost bool) error {
+		if lost {
+			if err := out.event("lost", struct{}{}); err != nil {
 				return err
 			}
 		}
@@ -61,7 +71,7 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		return out.event(string(e.Kind), e)
 	})
-	if err != nil && r.Context().Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		_ = out.event("end", map[string]string{"error": whisk.Message(err)}) // the caller may be gone
 	}
 }

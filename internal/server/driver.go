@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/millrace/millrace/internal/config"
+	"github.com/millrace/millrace/internal/whisk"
+	"github.com/millrace/millrace/invoker"
+	"github.com/millrace/millrace/invoker/process"
+)
+
+// driver is what actions run in, with how to let go of it.
+type driver struct {
+	invoker.Driver
+	sandboxed bool
+	note      string // why it was chosen, and how to change that
+	close     func() error
+}
+
+// runtimes reads the kinds that may be offered.
+func (s *Server) runtimes() (whisk.Runtimes, error) {
+	if s.o.Config.Runtimes == "" {
+		return invoker.DefaultRuntimes(), nil
+	}
+	b, err := os.ReadFile(s.o.Config.Runtimes)
+	if err != nil {
+		return whisk.Runtimes{}, whisk.WithHint(whisk.E(whisk.Invalid, "", err), "name a runtimes.json with --runtimes")
+	}
+	kinds, err := whisk.ParseRuntimes(b)
+	if err != nil {
+		return kinds, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("%s: %w", s.o.Config.Runtimes, err)), "its format is that of OpenWhisk's runtimes.json")
+	}
+	return kinds, nil
+}
+
+// chooseDriver makes the driver that the settings ask for.
+func (s *Server) chooseDriver(ctx context.Context, kinds whisk.Runtimes) (*driver, error) {
+	switch s.o.Config.Driver {
+	case config.Docker:
+		return s.dockerDriver(ctx)
+	case config.Auto:
+		d, err := s.dockerDriver(ctx)
+		if err == nil {
+			if err = offersAll(d, kinds); err == nil {
+				return d, nil
+			}
+			d.close() //nolint:errcheck // nothing was made with it
+		}
+		p, perr := s.processDriver(ctx)
+		if perr != nil {
+			return nil, perr
+		}
+		p.note = fmt.Sprintf("actions run in processes, since Docker can't be used: %s; --driver docker insists on it", whisk.Message(err))
+		return p, nil
+	}
+	return s.processDriver(ctx)
+}
+
+// offersAll returns why one of the default kinds can't be run.
+func offersAll(d invoker.Driver, kinds whisk.Runtimes) error {
+	for _, k := range kinds.All() {
+		if !k.Default {
+			continue
+		}
+		if err := d.Offers(k); err != nil {
+			return whisk.E(whisk.Unavailable, "", fmt.Errorf("%s: %w", k.Kind, err))
+		}
+	}
+	return nil
+}
+
+func (s *Server) processDriver(ctx context.Context) (*driver, error) {
+	p, err := process.New(ctx, process.Options{Dir: s.home.path(workDir), Hide: []string{s.home.dir}, Log: s.o.Log})
+	if err != nil {
+		return nil, whisk.WithHint(err, "choose another folder with --data, or Docker with --driver docker")
+	}
+	d := &driver{Driver: p, sandboxed: p.Isolated(), close: p.Close}
+	return d, s.o.Config.Exposed(d.sandboxed)
+}

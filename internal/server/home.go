@@ -1,0 +1,126 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// Names inside the data folder.
+const (
+	storeDir   = "jetstream"
+	indexFile  = "index.db"
+	propsFile  = "wskprops"
+	adminFile  = "admin.key"
+	lockFile   = "lock"
+	secretFile = "secret.key"
+	workDir    = "work"
+)
+
+// home is the data folder, held by a lock while the server lives.
+type home struct {
+	dir  string
+	lock *os.File
+}
+
+// openHome makes the data folder if it is missing and locks it. A folder that
+// another server holds, or that can't be written, is refused with the remedy.
+func openHome(dir string) (*home, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, whisk.E(whisk.Invalid, "open data folder", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, unwritable(dir, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, unwritable(dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		var pid [20]byte
+		n, _ := f.Read(pid[:]) // who holds it is a courtesy
+		f.Close()
+		who := strings.TrimSpace(string(pid[:n]))
+		if who != "" {
+			who = " (process " + who + ")"
+		}
+		return nil, whisk.WithHint(
+			whisk.E(whisk.Conflict, "", fmt.Errorf("the data folder %s is in use by another server%s", dir, who)),
+			"stop that server, or choose another folder with --data",
+		)
+	}
+	if err := writePID(f); err != nil {
+		f.Close()
+		return nil, unwritable(dir, err)
+	}
+	return &home{dir, f}, nil
+}
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return err
+}
+
+func unwritable(dir string, err error) error {
+	hint := "make it writable for this user, or choose another folder with --data"
+	if errors.Is(err, syscall.ENOSPC) {
+		hint = "free some space on its disk, or choose a folder on another disk with --data"
+	}
+	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the data folder %s can't be written: %w", dir, err)), hint)
+}
+
+func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
+
+// Close gives the folder free.
+func (h *home) Close() error { return h.lock.Close() }
+
+// authKey returns the key that a file of the folder holds after the prefix
+// "AUTH=", or in its only line; "" if there is none.
+func (h *home) authKey(name string) string {
+	b, err := os.ReadFile(h.path(name))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		if key, ok := strings.CutPrefix(line, "AUTH="); ok {
+			return key
+		}
+		if name == adminFile && line != "" {
+			return line
+		}
+	}
+	return ""
+}
+
+// writePrivate writes a file that only this user may read, whole or not at
+// all, and leaves it alone if it says the same already.
+func (h *home) writePrivate(name string, content []byte) error {
+	path := h.path(name)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	tmp, err := os.CreateTemp(h.dir, "."+name+"-*") // made with mode 0600
+	if err != nil {
+		return unwritable(h.dir, err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return unwritable(h.dir, err)
+	}
+	return os.Rename(tmp.Name(), path)
+}
