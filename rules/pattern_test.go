@@ -1,12 +1,9 @@
 package rules
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -276,132 +273,6 @@ func TestEntangledArrays(t *testing.T) {
 	if got := verdict(`{"x":{"y":{"p1":[1],"p2":[1],"p3":[1],"p4":[1],"p5":[1]}}}`, entangled); got != "no" {
 		t.Errorf("an absent path: %s, want no", got)
 	}
-}
-
-// slow is a second matcher, written from the definition alone: decode, list all
-// fields, try all choices.
-func slow(pattern, event []byte) (bool, error) {
-	type fieldOf struct {
-		path  string
-		value any
-		in    map[int]int
-	}
-	var fields []fieldOf
-	arrays := 0
-	var walk func(path string, v any, in map[int]int)
-	with := func(in map[int]int, a, i int) map[int]int {
-		out := map[int]int{a: i}
-		for k, v := range in {
-			out[k] = v
-		}
-		return out
-	}
-	walk = func(path string, v any, in map[int]int) {
-		switch v := v.(type) {
-		case map[string]any:
-			for k, m := range v {
-				p := path + "." + k
-				walk(p, m, in)
-			}
-		case []any:
-			a := arrays
-			arrays++
-			for i, m := range v {
-				switch m.(type) {
-				case map[string]any, []any:
-					walk(path, m, with(in, a, i))
-				default:
-					walk(path, m, in)
-				}
-			}
-		default:
-			fields = append(fields, fieldOf{path, v, in})
-		}
-	}
-	decode := func(text []byte) (map[string]any, error) {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
-		var m map[string]any
-		err := d.Decode(&m)
-		if err == nil && m == nil {
-			err = errText
-		}
-		return m, err
-	}
-	e, err := decode(event)
-	if err != nil {
-		return false, err
-	}
-	walk("", e, nil)
-	p, err := decode(pattern)
-	if err != nil {
-		return false, err
-	}
-	wants := map[string][]any{}
-	var want func(path string, v any)
-	want = func(path string, v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for k, m := range v {
-				want(path+"."+k, m)
-			}
-		case []any:
-			wants[path] = v
-		}
-	}
-	want("", p)
-	var paths []string
-	for path := range wants {
-		paths = append(paths, path)
-	}
-	var try func(i int, chosen []fieldOf) bool
-	try = func(i int, chosen []fieldOf) bool {
-		if i == len(paths) {
-			return true
-		}
-	next:
-		for _, f := range fields {
-			if f.path != paths[i] {
-				continue
-			}
-			for _, c := range chosen {
-				for a, el := range f.in {
-					if other, ok := c.in[a]; ok && other != el {
-						continue next
-					}
-				}
-			}
-			for _, w := range wants[paths[i]] {
-				if same(w, f.value) && try(i+1, append(chosen[:len(chosen):len(chosen)], f)) {
-					return true
-				}
-			}
-		}
-		return false
-	}
-	return try(0, nil), nil
-}
-
-func same(a, b any) bool {
-	switch a := a.(type) {
-	case json.Number:
-		b, ok := b.(json.Number)
-		if !ok {
-			return false
-		}
-		x, ok1 := new(big.Rat).SetString(string(a))
-		y, ok2 := new(big.Rat).SetString(string(b))
-		return ok1 && ok2 && x.Cmp(y) == 0
-	case string:
-		b, ok := b.(string)
-		if !ok {
-			return false
-		}
-		x, err1 := netip.ParseAddr(a)
-		y, err2 := netip.ParseAddr(b)
-		return a == b || err1 == nil && err2 == nil && x.Zone() == "" && x == y
-	}
-	return a == b
 }
 
 func FuzzPattern(f *testing.F) {

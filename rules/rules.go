@@ -54,7 +54,8 @@ type branch struct {
 	broken   string   // why its options cannot be read
 }
 
-// NewTable lays out triggers and rules for judging. A rule whose stored options
+// NewTable lays out triggers and rules for judging; the slice of triggers is the
+// table's from then on. A rule whose stored options
 // cannot be read, which those who store rules prevent, refuses every event and
 // says why.
 func NewTable(triggers []whisk.Trigger, entries []Entry) *Table {

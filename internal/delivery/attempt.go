@@ -170,7 +170,8 @@ func arguments(params whisk.Params, ev *whisk.Event) (json.RawMessage, error) {
 }
 
 // policy returns how an item's failures are retried; false when its rule is
-// gone.
+// gone. Of a rule that changed since the match the newest revision counts, save
+// for the action: that is the one of the verdict.
 func (d *Delivery) policy(it *item) (whisk.Retry, bool) {
 	switch {
 	case it.match.Invoke == "":

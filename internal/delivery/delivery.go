@@ -135,8 +135,8 @@ func New(p Parts, log *slog.Logger, opts ...Option) *Delivery {
 type Option func(*Delivery)
 
 // WithLimits sets how many matches, and how many bytes of their bodies, may be
-// undone before the judge waits and invocations are refused. Default 100,000
-// and 256 MiB.
+// undone before the judge waits; at twice as many, calls and invocations are
+// refused. Default 100,000 and 256 MiB.
 func WithLimits(count int, bytes int64) Option {
 	return func(d *Delivery) { d.maxCount, d.maxBytes = count, bytes }
 }
@@ -330,7 +330,9 @@ func (d *Delivery) Wait(ctx context.Context) error {
 	}
 }
 
-// admit waits until the lines are made and refuses when too much is undone.
+// admit waits until the lines are made and refuses what comes from callers when
+// far too much is undone: at twice the limit, so that a backlog of events, which
+// stops at the limit, does not shut them out.
 func (d *Delivery) admit(ctx context.Context) error {
 	select {
 	case <-d.ready:
@@ -342,7 +344,7 @@ func (d *Delivery) admit(ctx context.Context) error {
 	switch {
 	case d.stopped:
 		return errStopped()
-	case d.full():
+	case d.count >= 2*d.maxCount || d.bytes >= 2*d.maxBytes:
 		return whisk.E(whisk.Unavailable, "deliver", fmt.Errorf("%d invocations are waiting: too many to take another", d.count))
 	}
 	return nil
