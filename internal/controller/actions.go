@@ -1,0 +1,266 @@
+package controller
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/millrace/millrace/internal/auth"
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// limitsJSON is how answers show the limits of an action.
+type limitsJSON struct {
+	Timeout     int `json:"timeout"`
+	Memory      int `json:"memory"`
+	Logs        int `json:"logs"`
+	Concurrency int `json:"concurrency"`
+	Instances   int `json:"instances,omitempty"`
+}
+
+// execJSON is how answers show an exec. Code is nil where it is not asked for.
+type execJSON struct {
+	Kind   string  `json:"kind,omitempty"`
+	Code   *string `json:"code,omitempty"`
+	Binary bool    `json:"binary"`
+	Main   string  `json:"main,omitempty"`
+	Image  string  `json:"image,omitempty"`
+}
+
+type actionJSON struct {
+	metaJSON
+	Parameters *whisk.Params `json:"parameters,omitempty"`
+	Limits     limitsJSON    `json:"limits"`
+	Exec       execJSON      `json:"exec"`
+	Binding    string        `json:"binding,omitempty"` // path of the binding that it was read through
+}
+
+// showAction shows an action without its code.
+func showAction(a *whisk.Action) actionJSON {
+	return actionJSON{
+		metaJSON: showMeta(&a.Meta), Parameters: &a.Parameters, Limits: limitsJSON(a.Limits),
+		Exec: execJSON{Kind: a.Exec.Kind, Binary: a.Exec.Binary, Main: a.Exec.Main, Image: a.Exec.Image},
+	}
+}
+
+// showActionItem shows an action as lists do.
+func showActionItem(a *whisk.Action) any {
+	return actionJSON{metaJSON: showMeta(&a.Meta), Limits: limitsJSON(a.Limits), Exec: execJSON{Binary: a.Exec.Binary}}
+}
+
+// withCode shows an action with its code.
+func (a *api) withCode(ctx context.Context, act *whisk.Action) (actionJSON, error) {
+	out := showAction(act)
+	code := act.Exec.Code
+	if act.Exec.Digest != "" {
+		var err error
+		if code, err = a.Store.Code(ctx, act.Exec.Digest); err != nil {
+			return out, err
+		}
+	}
+	if code != "" || act.Exec.Kind != whisk.KindBlackbox {
+		out.Exec.Code = &code
+	}
+	return out, nil
+}
+
+func metaOfAction(a *whisk.Action) *whisk.Meta { return &a.Meta }
+
+// listActions lists a namespace's actions, those in packages included, or
+// those of one package, which may be a binding.
+func (a *api) listActions(c *call) error {
+	all := a.Actions.List(c.name.Namespace)
+	if c.name.Package != "" {
+		at := whisk.Name{Namespace: c.name.Namespace, Entity: c.name.Package}
+		p, _, err := a.Packages.Get(at)
+		if err != nil {
+			return err
+		}
+		if !p.Binding.IsZero() {
+			at = p.Binding
+		}
+		all = a.actionsIn(at)
+	}
+	return entityList(c, auth.Actions, all, revisionIn(a.Actions), metaOfAction, showActionItem)
+}
+
+// actionsIn returns the actions of a package.
+func (a *api) actionsIn(pkg whisk.Name) []whisk.Action {
+	var in []whisk.Action
+	for _, act := range a.Actions.List(pkg.Namespace) {
+		if act.Name.Package == pkg.Entity {
+			in = append(in, act)
+		}
+	}
+	return in
+}
+
+func (a *api) getAction(c *call) error {
+	code, err := queryBool(c.query(), "code", true)
+	if err != nil {
+		return err
+	}
+	run, err := a.Store.Resolve(c.name)
+	if err != nil {
+		return err
+	}
+	run.Action.Parameters = run.Params
+	out := showAction(&run.Action)
+	if code {
+		if out, err = a.withCode(c.Context(), &run.Action); err != nil {
+			return err
+		}
+	}
+	if !run.Binding.IsZero() {
+		out.Binding = run.Binding.Path()
+	}
+	return c.json(http.StatusOK, out)
+}
+
+// ownPackage checks that the package in n, if any, can be written to.
+func (a *api) ownPackage(n whisk.Name) error {
+	if n.Package == "" {
+		return nil
+	}
+	p, _, err := a.Packages.Get(whisk.Name{Namespace: n.Namespace, Entity: n.Package})
+	switch {
+	case err != nil:
+		return err
+	case !p.Binding.IsZero():
+		return refuse(whisk.Invalid, textOnBinding)
+	}
+	return nil
+}
+
+func (a *api) putAction(c *call) error {
+	return a.entityBody(c, func(m members) error {
+		in, err := readContent(m)
+		if err != nil {
+			return err
+		}
+		exec, err := a.readExec(m)
+		if err != nil {
+			return err
+		}
+		if in.annotations != nil && in.annotations.Truthy("conductor") {
+			return refuse(whisk.Invalid, "Actions with the annotation 'conductor' are not supported yet.")
+		}
+		var drop []string
+		if err := m.read("delAnnotations", &drop); err != nil {
+			return err
+		}
+		overwrite, err := queryBool(c.query(), "overwrite", false)
+		if err != nil {
+			return err
+		}
+		if _, err := readLimits(m, whisk.StdLimits()); err != nil {
+			return err
+		}
+		if err := a.ownPackage(c.name); err != nil {
+			return err
+		}
+		old, rev, err := a.Actions.Get(c.name)
+		exists, err := mayPut(err, overwrite)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			old = whisk.Action{Limits: whisk.StdLimits()}
+		}
+		act, err := mergeAction(c.name, old, &in, exec, drop)
+		if err != nil {
+			return err
+		}
+		if exec == nil && a.deprecated(act.Exec.Kind) {
+			return errDeprecated(act.Exec.Kind)
+		}
+		return a.storeAction(c, act, rev)
+	})
+}
+
+// mergeAction returns what old becomes with what a PUT says. A zero Version in
+// old means that the action is new.
+func mergeAction(n whisk.Name, old whisk.Action, in *content, exec *whisk.Exec, drop []string) (whisk.Action, error) {
+	isNew := old.Version == ""
+	if isNew && exec == nil {
+		return old, refuse(whisk.Invalid, "exec undefined")
+	}
+	act := old
+	// Annotations of actions are merged by key, which meta does not do.
+	given := in.annotations
+	rest := *in
+	rest.annotations = nil
+	act.Meta = rest.meta(n, old.Meta)
+	for _, key := range drop {
+		act.Annotations = act.Annotations.Without(key)
+	}
+	if given != nil {
+		act.Annotations = given.Over(act.Annotations)
+	}
+	act.Parameters = in.params(old.Parameters)
+	if exec != nil {
+		act.Exec = *exec
+	}
+	var err error
+	if act.Limits, err = readLimits(in.members, old.Limits); err != nil {
+		return old, err
+	}
+	if isNew && act.Annotations.Get("provide-api-key") == nil {
+		act.Annotations = act.Annotations.Set("provide-api-key", "false")
+	}
+	kind, err := encode(act.Exec.Kind)
+	if err != nil {
+		return old, err
+	}
+	act.Annotations = act.Annotations.Set("exec", string(kind))
+	return act, nil
+}
+
+// storeAction stores an action, its code first, and answers with it.
+func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error {
+	code := act.Exec.Code
+	if code != "" {
+		digest, err := a.Store.PutCode(c.Context(), code)
+		if err != nil {
+			return err
+		}
+		act.Exec.Code, act.Exec.Digest = "", digest
+	}
+	if _, err := a.Actions.Put(c.Context(), c.name, act, prev); err != nil {
+		return err
+	}
+	if code != "" {
+		act.Exec.Code, act.Exec.Digest = code, "" // it is at hand: no need to read it
+	}
+	out, err := a.withCode(c.Context(), &act)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, out)
+}
+
+func (a *api) deleteAction(c *call) error {
+	if err := a.ownPackage(c.name); err != nil {
+		return err
+	}
+	act, rev, err := a.Actions.Get(c.name)
+	if err != nil {
+		return err
+	}
+	out, err := a.withCode(c.Context(), &act)
+	if err != nil {
+		return err
+	}
+	if err := a.Actions.Delete(c.Context(), c.name, rev); err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, out)
+}
+
+// deprecated reports whether a kind may only be read and deleted.
+func (a *api) deprecated(kind string) bool {
+	if kind == whisk.KindBlackbox || kind == whisk.KindBuiltin {
+		return false
+	}
+	rt, err := a.Runtimes.Find(kind)
+	return err == nil && rt.Deprecated
+}

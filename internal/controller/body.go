@@ -1,0 +1,208 @@
+package controller
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// bigBodyTime is how long a body of more than whisk.MaxPayload may take to
+// arrive: it holds one of few places meanwhile.
+const bigBodyTime = 60 * time.Second
+
+// textNoJSON is what OpenWhisk's parser says of nothing, without the lines in
+// which it points at the place.
+const textNoJSON = "Unexpected end-of-input at input index 0 (line 1, position 1), expected JSON Value"
+
+// payload reads the body of an invocation or an event: a JSON object, {} for
+// nothing, at most whisk.MaxPayload bytes.
+func payload(r *http.Request) (json.RawMessage, error) {
+	b, err := readSmall(r)
+	if err != nil {
+		return nil, err
+	}
+	b = bytes.TrimSpace(b)
+	if len(b) == 0 {
+		return json.RawMessage("{}"), nil
+	}
+	if err := needJSON(r); err != nil {
+		return nil, err
+	}
+	if err := checkJSON(b); err != nil {
+		return nil, err
+	}
+	if b[0] != '{' {
+		return nil, malformed("JSON object expected")
+	}
+	return b, nil
+}
+
+// checkJSON refuses what is not JSON, saying where. The good case allocates
+// nothing.
+func checkJSON(b []byte) error {
+	if json.Valid(b) {
+		return nil
+	}
+	var v json.RawMessage
+	return malformed(decodeText(json.Unmarshal(b, &v)))
+}
+
+// readSmall reads a body of at most whisk.MaxPayload bytes.
+func readSmall(r *http.Request) ([]byte, error) {
+	if r.ContentLength > whisk.MaxPayload {
+		return nil, tooLarge("Request", r.ContentLength, whisk.MaxPayload)
+	}
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	b, err := readAtMost(r.Body, r.ContentLength, whisk.MaxPayload)
+	if err == nil && len(b) > whisk.MaxPayload {
+		err = tooLarge("Request", int64(len(b)), whisk.MaxPayload)
+	}
+	return b, err
+}
+
+// readAtMost reads up to one byte more than most; known is the length that was
+// announced, or -1.
+func readAtMost(r io.Reader, known, most int64) ([]byte, error) {
+	var b []byte
+	var err error
+	if known >= 0 && known <= most {
+		b = make([]byte, known)
+		_, err = io.ReadFull(r, b)
+	} else {
+		b, err = io.ReadAll(io.LimitReader(r, most+1))
+	}
+	if err != nil {
+		return nil, reject(whisk.Invalid, "The request body could not be read: "+err.Error())
+	}
+	return b, nil
+}
+
+// members are the members of a JSON object. Names count as they are spelled,
+// unknown ones are nobody's concern.
+type members map[string]json.RawMessage
+
+// entityBody reads the body of a PUT, or of a POST that needs one, and calls
+// use with its members. While use runs, a large body has one of few places.
+func (a *api) entityBody(c *call, use func(members) error) error {
+	b, done, err := a.readBig(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if len(bytes.TrimSpace(b)) == 0 {
+		return malformed(textNoJSON)
+	}
+	if err := needJSON(c.Request); err != nil {
+		return err
+	}
+	var m members
+	if err := json.Unmarshal(b, &m); err != nil {
+		return malformed(decodeText(err))
+	}
+	if m == nil {
+		return malformed("JSON object expected")
+	}
+	return use(m)
+}
+
+// readBig reads a body of at most whisk.MaxBody bytes. The caller calls done
+// when it needs the body no more.
+func (a *api) readBig(c *call) (b []byte, done func(), err error) {
+	done = func() {}
+	known := c.ContentLength
+	if known > whisk.MaxBody {
+		return nil, nil, rejection{tooLarge("Request", known, whisk.MaxBody)}
+	}
+	if known <= whisk.MaxPayload {
+		b, err = readAtMost(c.Body, known, whisk.MaxPayload)
+		if err != nil || len(b) <= whisk.MaxPayload {
+			return b, done, err
+		}
+	}
+	select {
+	case a.big <- struct{}{}:
+	case <-c.Context().Done():
+		return nil, nil, whisk.E(whisk.Unavailable, "wait for room", c.Context().Err())
+	}
+	done = func() { <-a.big }
+	// A writer that has no deadlines is a test's.
+	control := http.NewResponseController(c.w)
+	_ = control.SetReadDeadline(time.Now().Add(bigBodyTime))
+	rest, err := readAtMost(c.Body, known, whisk.MaxBody-int64(len(b)))
+	_ = control.SetReadDeadline(time.Time{})
+	if n := int64(len(b) + len(rest)); err == nil && n > whisk.MaxBody {
+		err = rejection{tooLarge("Request", n, whisk.MaxBody)}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	if len(b) == 0 {
+		return rest, done, nil
+	}
+	return append(b, rest...), done, nil
+}
+
+// needJSON refuses a body of another type.
+func needJSON(r *http.Request) error {
+	given := r.Header.Get("Content-Type")
+	if given == typeJSON {
+		return nil
+	}
+	if t, _, err := mime.ParseMediaType(given); err == nil && t == typeJSON {
+		return nil
+	}
+	if given != "" {
+		given = " [" + given + "]"
+	}
+	return reject(whisk.Unsupported, "The request's Content-Type"+given+" is not supported. Expected:\n"+typeJSON)
+}
+
+// read decodes a member into v, which is left alone when the member is absent
+// or null.
+func (m members) read(name string, v any) error {
+	if !m.has(name) {
+		return nil
+	}
+	if err := json.Unmarshal(m[name], v); err != nil {
+		return malformed(decodeText(err))
+	}
+	return nil
+}
+
+// has reports whether a member is there and not null.
+func (m members) has(name string) bool {
+	raw := m[name]
+	return len(raw) > 0 && string(raw) != "null"
+}
+
+// text returns a member that is a string; false for anything else.
+func (m members) text(name string) (string, bool) {
+	var s string
+	if !m.has(name) || json.Unmarshal(m[name], &s) != nil {
+		return "", false
+	}
+	return s, true
+}
+
+// decodeText says what is wrong with a JSON text to somebody who does not know
+// Go.
+func decodeText(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		where := ""
+		if wrong.Field != "" {
+			where = " in field '" + wrong.Field + "'"
+		}
+		return "Unexpected " + wrong.Value + where
+	}
+	return err.Error()
+}

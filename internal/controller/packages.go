@@ -1,0 +1,241 @@
+package controller
+
+import (
+	"net/http"
+
+	"github.com/millrace/millrace/internal/auth"
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// packageJSON is a package as answers show it. Binding is {} for a package in
+// full and false for one in a list, as clients expect.
+type packageJSON struct {
+	metaJSON
+	Binding    any           `json:"binding"`
+	Parameters *whisk.Params `json:"parameters,omitempty"`
+	Actions    *[]memberJSON `json:"actions,omitempty"`
+	Feeds      *[]memberJSON `json:"feeds,omitempty"`
+}
+
+// memberJSON is an action as its package shows it.
+type memberJSON struct {
+	Name        string       `json:"name"`
+	Version     string       `json:"version"`
+	Annotations whisk.Params `json:"annotations"`
+}
+
+type bindingJSON struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+func showPackage(p *whisk.Package) packageJSON {
+	out := packageJSON{metaJSON: showMeta(&p.Meta), Binding: struct{}{}, Parameters: &p.Parameters}
+	if b := p.Binding; !b.IsZero() {
+		out.Binding = bindingJSON{b.Namespace, b.Entity}
+	}
+	return out
+}
+
+func showPackageItem(p *whisk.Package) any {
+	out := packageJSON{metaJSON: showMeta(&p.Meta), Binding: false}
+	if b := p.Binding; !b.IsZero() {
+		out.Binding = bindingJSON{b.Namespace, b.Entity}
+	}
+	return out
+}
+
+func metaOfPackage(p *whisk.Package) *whisk.Meta { return &p.Meta }
+
+// listPackages lists a namespace's packages; to others than its own, those
+// that are shared.
+func (a *api) listPackages(c *call) error {
+	all := a.Packages.List(c.name.Namespace)
+	if c.name.Namespace != c.id.Namespace {
+		shared := all[:0]
+		for _, p := range all {
+			if p.Publish && p.Binding.IsZero() {
+				shared = append(shared, p)
+			}
+		}
+		all = shared
+	}
+	return entityList(c, auth.Packages, all, revisionIn(a.Packages), metaOfPackage, showPackageItem)
+}
+
+// getPackage shows a package with its actions and feeds: those of the provider,
+// and its parameters below the binding's own, for a binding.
+func (a *api) getPackage(c *call) error {
+	p, _, err := a.Packages.Get(c.name)
+	if err != nil {
+		return err
+	}
+	at := c.name
+	if !p.Binding.IsZero() {
+		at = p.Binding
+		provider, _, err := a.Packages.Get(at)
+		if err != nil {
+			return err
+		}
+		p.Parameters = p.Parameters.Over(provider.Parameters)
+	}
+	out := showPackage(&p)
+	actions, feeds := []memberJSON{}, []memberJSON{}
+	for _, act := range a.actionsIn(at) {
+		m := memberJSON{act.Name.Entity, act.Version, act.Annotations}
+		if act.Annotations.Get("feed") != nil {
+			feeds = append(feeds, m)
+		} else {
+			actions = append(actions, m)
+		}
+	}
+	out.Actions, out.Feeds = &actions, &feeds
+	return c.json(http.StatusOK, out)
+}
+
+func (a *api) putPackage(c *call) error {
+	return a.entityBody(c, func(m members) error {
+		in, err := readContent(m)
+		if err != nil {
+			return err
+		}
+		binding, err := m.binding(c.id.Namespace)
+		if err != nil {
+			return err
+		}
+		overwrite, err := queryBool(c.query(), "overwrite", false)
+		if err != nil {
+			return err
+		}
+		if c.name.Entity == whisk.DefaultPackage {
+			return refuse(whisk.Invalid, "Package name 'default' is reserved.")
+		}
+		if !binding.IsZero() {
+			if err := a.allow(c.id, auth.Read, auth.Resource{Collection: auth.Packages, Name: binding}); err != nil {
+				return err
+			}
+		}
+		old, rev, err := a.Packages.Get(c.name)
+		exists, err := mayPut(err, overwrite)
+		if err != nil {
+			return err
+		}
+		if !binding.IsZero() {
+			if err := a.mayBind(binding, exists && old.Binding.IsZero()); err != nil {
+				return err
+			}
+		}
+		p := mergePackage(c.name, old, &in, binding)
+		if _, err := a.Packages.Put(c.Context(), c.name, p, rev); err != nil {
+			return err
+		}
+		return c.json(http.StatusOK, showPackage(&p))
+	})
+}
+
+// mergePackage returns what old becomes with what a PUT says. The annotation
+// "binding" is the server's own.
+func mergePackage(n whisk.Name, old whisk.Package, in *content, binding whisk.Name) whisk.Package {
+	p := old
+	p.Meta, p.Parameters = in.meta(n, old.Meta), in.params(old.Parameters)
+	if !binding.IsZero() {
+		p.Binding = binding
+	}
+	p.Annotations = p.Annotations.Without("binding")
+	if b := p.Binding; !b.IsZero() {
+		// Names that may be used need no escapes in JSON.
+		p.Annotations = p.Annotations.Set("binding", `{"namespace":"`+b.Namespace+`","name":"`+b.Entity+`"}`)
+	}
+	return p
+}
+
+// binding reads which package is to be bound: the zero Name for a plain
+// package, which {} is, too.
+func (m members) binding(own string) (whisk.Name, error) {
+	var b members
+	if err := m.read("binding", &b); err != nil {
+		return whisk.Name{}, err
+	}
+	if len(b) == 0 {
+		return whisk.Name{}, nil
+	}
+	ns, ok1 := b.text("namespace")
+	name, ok2 := b.text("name")
+	if !ok1 || !ok2 {
+		return whisk.Name{}, malformed("binding malformed, namespace and name are needed")
+	}
+	if ns == whisk.Own {
+		ns = own
+	}
+	if err := whisk.CheckNamespace(ns); err != nil {
+		return whisk.Name{}, malformed(whisk.Message(err))
+	}
+	if err := whisk.CheckSegment(name); err != nil {
+		return whisk.Name{}, malformed(whisk.Message(err))
+	}
+	return whisk.Name{Namespace: ns, Entity: name}, nil
+}
+
+// mayBind checks that a package can be bound to to. isPackage says that what
+// is to become a binding has its own actions.
+func (a *api) mayBind(to whisk.Name, isPackage bool) error {
+	if isPackage {
+		return refuse(whisk.Conflict, "Resource is a package and cannot be converted into a binding.")
+	}
+	provider, _, err := a.Packages.Get(to)
+	switch kind := whisk.KindOf(err); {
+	case err == nil && !provider.Binding.IsZero():
+		return refuse(whisk.Invalid, "Cannot bind to another package binding.")
+	case err == nil:
+		return nil
+	case kind == whisk.NotFound:
+		return refuse(whisk.Invalid, "Binding references a package that does not exist.")
+	case kind == whisk.Conflict:
+		return refuse(whisk.Conflict, "Cannot bind to a resource that is not a package.")
+	}
+	return err
+}
+
+func (a *api) deletePackage(c *call) error {
+	force, err := queryBool(c.query(), "force", false)
+	if err != nil {
+		return err
+	}
+	p, rev, err := a.Packages.Get(c.name)
+	if err != nil {
+		return err
+	}
+	if p.Binding.IsZero() {
+		if err := a.emptyPackage(c, force); err != nil {
+			return err
+		}
+	}
+	if err := a.Packages.Delete(c.Context(), c.name, rev); err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, showPackage(&p))
+}
+
+// emptyPackage deletes the actions of a package that is to go, or refuses when
+// there are any and force was not asked for. One that is gone already is fine.
+func (a *api) emptyPackage(c *call, force bool) error {
+	in := a.actionsIn(c.name)
+	switch n := len(in); {
+	case n == 0:
+		return nil
+	case !force && n == 1:
+		return refuse(whisk.Conflict, "Package not empty (contains 1 entity). Set force param or delete package contents.")
+	case !force:
+		return refuse(whisk.Conflict, "Package not empty (contains %d entities). Set force param or delete package contents.", n)
+	}
+	for _, act := range in {
+		_, rev, err := a.Actions.Get(act.Name)
+		if err == nil {
+			err = a.Actions.Delete(c.Context(), act.Name, rev)
+		}
+		if err != nil && whisk.KindOf(err) != whisk.NotFound {
+			return err
+		}
+	}
+	return nil
+}
