@@ -12,6 +12,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+var errPanic = errors.New("panic")
+
 // submitBuiltin runs a job whose action is a function of this binary. Such
 // jobs wait for nothing: goroutines need no container.
 func (v *Invoker) submitBuiltin(job whisk.Job) error {
@@ -60,6 +62,8 @@ func (v *Invoker) runBuiltin(q *queue, e *entry) (whisk.Activation, error) {
 		switch {
 		case late:
 			t.response = fail(whisk.DeveloperError, fmt.Sprintf(textTimeout, t.limit.Milliseconds()))
+		case errors.Is(err, errPanic):
+			t.response = fail(whisk.WhiskError, whisk.Message(err))
 		case err != nil:
 			t.response = fail(whisk.ApplicationError, whisk.Message(err))
 		default:
@@ -82,7 +86,7 @@ func (v *Invoker) callBuiltin(ctx context.Context, fn Builtin, inv whisk.Invocat
 		defer func() {
 			if p := recover(); p != nil {
 				v.log.Error("builtin action panicked", slog.String("activation", inv.ActivationID), slog.Any("err", p), slog.String("stack", string(debug.Stack())))
-				done <- outcome{err: whisk.E(whisk.Internal, "run builtin", fmt.Errorf("panic: %v", p))}
+				done <- outcome{err: whisk.E(whisk.Internal, "run builtin", fmt.Errorf("%w: %v", errPanic, p))}
 			}
 		}()
 		body, err := fn(ctx, inv, args)

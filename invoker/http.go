@@ -26,6 +26,9 @@ const (
 	httpDiscard = 64 << 20
 )
 
+// errRefused says that nobody listens, yet.
+var errRefused = fmt.Errorf("%w: no connection", errUnsent)
+
 // httpRunner speaks /init and /run with the server of a stock image. It keeps
 // its connection, and is written by hand because a request costs half of what
 // net/http's client needs for it.
@@ -54,12 +57,12 @@ func (h *httpRunner) init(until time.Time, req initRequest) (answer, error) {
 	for {
 		// A server that does not listen yet was not asked anything.
 		a, err := h.post(until, "/init", body)
-		if !errors.Is(err, errUnsent) {
+		if !errors.Is(err, errRefused) {
 			return a, err
 		}
 		select {
 		case <-h.c.Done():
-			return a, err
+			return a, io.EOF
 		case <-time.After(min(httpRetry, time.Until(until))):
 		}
 		if !time.Now().Before(until) {
@@ -96,6 +99,9 @@ func (h *httpRunner) post(until time.Time, path string, body []byte) (answer, er
 	}
 	if h.used = time.Now(); !keep {
 		h.drop()
+	}
+	if a.status == statusGone {
+		return answer{}, errUnsent
 	}
 	return a, nil
 }
@@ -142,7 +148,7 @@ func (h *httpRunner) connect(until time.Time) (Conn, error) {
 	case ctx.Err() != nil:
 		return nil, errTimeout
 	}
-	return nil, errUnsent
+	return nil, errRefused
 }
 
 func (h *httpRunner) drop() {

@@ -14,7 +14,8 @@ import (
 type Code func(ctx context.Context, digest string) (string, error)
 
 // Builtin is an action in Go. It returns the result object; one with an error
-// member is an application error. A returned error becomes that member.
+// member is an application error. A returned error becomes that member, as
+// whisk.Message words it.
 type Builtin func(ctx context.Context, inv whisk.Invocation, args json.RawMessage) (json.RawMessage, error)
 
 // Limits of ours that nobody sets.

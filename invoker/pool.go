@@ -81,6 +81,7 @@ func (v *Invoker) pump() {
 				e := q.waiting.pop()
 				v.busy.Go(func() { v.refuse(q, e, *q.err) })
 			}
+			v.forget(q)
 			continue
 		}
 		for n := q.want(now, v.startTime(q), v.cores); n > 0 && !reserved; n-- {

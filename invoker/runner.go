@@ -33,6 +33,10 @@ var (
 	errUnsent = errors.New("the container was gone before it was asked")
 )
 
+// statusGone is how a container says that it will not take the request, nor
+// any other.
+const statusGone = 503
+
 // initRequest is what /init is given.
 type initRequest struct {
 	Name   string            `json:"name"`
@@ -102,7 +106,11 @@ func (f *frameRunner) ask(until time.Time, k launcher.Kind, body []byte) (answer
 	if k != launcher.Answer || size < 2 {
 		return answer{}, fmt.Errorf("frame of kind %q and %d bytes in the place of an answer", k, size)
 	}
-	return answer{status: int(b[0])<<8 | int(b[1]), body: b[2:], size: size - 2}, nil
+	a := answer{status: int(b[0])<<8 | int(b[1]), body: b[2:], size: size - 2}
+	if a.status == statusGone {
+		return answer{}, errUnsent
+	}
+	return a, nil
 }
 
 func (f *frameRunner) init(until time.Time, req initRequest) (answer, error) {

@@ -14,7 +14,7 @@ let main = null;
 let initialized = false;
 let send; // writes one frame
 const stdoutWrite = process.stdout.write, stderrWrite = process.stderr.write;
-const OUT = fs.openSync('/proc/self/fd/1', 'w'), ERR = fs.openSync('/proc/self/fd/2', 'w');
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {}); // closed by the action
 
 function frame(kind, status, body) {
   const n = Buffer.byteLength(body), head = status === null ? 5 : 7;
@@ -67,16 +67,17 @@ function serialize(e) {
   return typeof e === 'object' && 'error' in e ? e : { error: e };
 }
 
-// Gives the action its output streams, whatever it did to them before.
+// Gives the action its output streams, whatever it did to them before. If it
+// closed them they cannot be had back: false.
 function takeOutput() {
   process.stdout.write = stdoutWrite;
   process.stderr.write = stderrWrite;
-  for (const [fd, saved] of [[1, OUT], [2, ERR]]) {
-    try {
-      fs.fstatSync(fd);
-    } catch (_) {
-      try { fs.openSync('/proc/self/fd/' + saved, 'w'); } catch (_) { /* its output is lost */ }
-    }
+  try {
+    fs.fstatSync(1);
+    fs.fstatSync(2);
+    return true;
+  } catch (_) {
+    return false;
   }
 }
 
@@ -201,10 +202,12 @@ function handle(kind, body) {
   switch (kind) {
     case PING: return send(frame(PING, null, body));
     case FILE:
-      try { file(body); } catch (e) { writeSync(ERR, Buffer.from(describe(e) + '\n')); }
+      try { file(body); } catch (e) { console.error(describe(e)); }
       return;
-    case INIT: takeOutput(); init(JSON.parse(body.toString())); return;
-    case RUN: takeOutput(); run(JSON.parse(body.toString()));
+    case INIT: init(JSON.parse(body.toString())); return;
+    case RUN:
+      // 503: the invoker takes another container.
+      if (takeOutput()) run(JSON.parse(body.toString())); else answer(503, {});
   }
 }
 
