@@ -93,7 +93,8 @@ type Change struct {
 	Now     time.Time
 }
 
-// Definition is an accepted set of parameters. Anew says that the source is to
+// Definition is an accepted set of parameters. Those whose names begin with
+// "_" are the Provider's own: never given and never shown. Anew says that the source is to
 // be read from now on: what happened before under the old definition is not
 // looked at under the new one.
 type Definition struct {

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -84,11 +87,10 @@ func (s *Supervisor) info(st State) Info {
 	for _, p := range st.Params {
 		i.Config[p.Key] = p.Value
 	}
-	if k, ok := s.parts.Providers[st.Feed].(Keeper); ok && len(st.Sealed) > 0 {
-		for _, key := range k.Secrets(st.Feed) {
-			i.Config[key] = json.RawMessage(hidden)
-		}
+	for _, key := range st.Hidden {
+		i.Config[key] = json.RawMessage(hidden)
 	}
+	maps.DeleteFunc(i.Config, func(key string, _ json.RawMessage) bool { return strings.HasPrefix(key, "_") })
 	if in := s.lookup(st.Trigger); in != nil && in.st.ID == st.ID {
 		in.fill(&i)
 	}
@@ -171,6 +173,17 @@ func (s *Supervisor) act(ctx context.Context, feed, namespace string, args json.
 func refusal(p Provider, err error) any {
 	if a, ok := p.(Answerer); ok {
 		return a.Refuse(err)
+	}
+	return PlainRefusal(err)
+}
+
+// PlainRefusal returns the result {"error":text} for an error, with its detail
+// if there is any: what a feed answers that no OpenWhisk package wants
+// otherwise.
+func PlainRefusal(err error) any {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
 	}
 	return map[string]string{"error": whisk.Message(err)}
 }

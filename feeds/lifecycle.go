@@ -63,6 +63,7 @@ type State struct {
 	Subject     string       `json:"subject"`     // whose key made it
 	Params      whisk.Params `json:"params"`      // the definition, without its secrets
 	Sealed      []byte       `json:"sealed,omitempty"`
+	Hidden      []string     `json:"hidden,omitempty"` // the keys of what is sealed
 	Given       string       `json:"given,omitempty"` // digest of what CREATE gave; in the box when there is one
 	Since       time.Time    `json:"since"`
 	Created     time.Time    `json:"created"`
@@ -353,7 +354,7 @@ type sealed struct {
 
 // seal puts secrets into st, in a box that opens for this feed alone.
 func (s *Supervisor) seal(st *State, secrets whisk.Params, given string) error {
-	st.Sealed, st.Given = nil, given
+	st.Sealed, st.Hidden, st.Given = nil, nil, given
 	if len(secrets) == 0 {
 		return nil
 	}
@@ -362,6 +363,9 @@ func (s *Supervisor) seal(st *State, secrets whisk.Params, given string) error {
 		return whisk.E(whisk.Internal, "seal secrets", err)
 	}
 	st.Given = ""
+	for _, p := range secrets {
+		st.Hidden = append(st.Hidden, p.Key)
+	}
 	st.Sealed, err = s.parts.Vault.Seal(plain, st.ID)
 	return err
 }

@@ -416,7 +416,7 @@ func TestFailingFeedIsRestarted(t *testing.T) {
 				w := newWorld(t, map[string]feeds.Provider{"x/y": p})
 				defer w.stop()
 				w.want("x/y", "CREATE", `"a":1`, success)
-				w.want("x/y", "CREATE", `"bad":1`, `{"error":"bad is bad"}`)
+				w.want("x/y", "CREATE", `"bad":1`, `{"error":"bad is bad","details":["bad is bad","and worse"]}`)
 				time.Sleep(6 * time.Second)
 				in, err := w.sup.Get("guest", "t")
 				if err != nil || in.Status.State != feeds.Degraded || in.Stats.LastError == "" {
