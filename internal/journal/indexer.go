@@ -284,6 +284,9 @@ func (x *indexer) run(ctx context.Context) {
 	defer tick.Stop()
 	for failures := 0; ctx.Err() == nil; {
 		what, err := x.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			x.fault(ctx, what, err)
 			if failures++; failures > 1 {
@@ -302,7 +305,7 @@ func (x *indexer) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-x.wake:
 		case <-tick.C:
-			if err := x.expire(ctx); err != nil {
+			if err := x.expire(ctx); err != nil && ctx.Err() == nil {
 				x.fault(ctx, "expire", err)
 			}
 		}
@@ -381,7 +384,8 @@ func (x *indexer) follow(ctx context.Context) error {
 
 // put writes rows and takes n messages off the tail in the same moment.
 func (x *indexer) put(ctx context.Context, db *database, rows []row, reached [streams]position, n int) error {
-	return db.write(ctx, rows, reached, func(tx *sql.Tx) error {
+	// Short, and not to be broken off: the names that it makes are remembered.
+	return db.write(context.WithoutCancel(ctx), rows, reached, func(tx *sql.Tx) error {
 		x.commit.Lock()
 		defer x.commit.Unlock()
 		if err := tx.Commit(); err != nil {
