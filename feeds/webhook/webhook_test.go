@@ -630,14 +630,26 @@ func TestConcurrentDuplicates(t *testing.T) {
 
 func TestRunSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHook(t, `"idHeader":"X-Id","idWindow":"1h"`)
-		h.p.now = time.Now
-		h.want(h.post("{}", "X-Id", "1"), 202, 1)
-		time.Sleep(2 * time.Hour)
-		if n := len(h.seen.List("")); n != 0 {
-			t.Errorf("%d deliveries are kept", n)
+		var seen feedtest.Table[Delivery]
+		for i, d := range []time.Duration{time.Hour, 5 * time.Hour} {
+			n := whisk.Name{Namespace: "guest", Package: "f", Entity: strconv.Itoa(i)}
+			if _, err := seen.Put(t.Context(), n, Delivery{Name: n, Expires: time.Now().Add(d)}, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
-		h.stop()
+		p := New(func() string { return "" }, &seen, &feedtest.Sink{}, slog.New(slog.DiscardHandler))
+		f, err := p.Open(t.Context(), feeds.Spec{ID: "f"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+		defer cancel()
+		if err := f.Run(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(seen.List("")); n != 1 {
+			t.Errorf("%d deliveries are kept, want the one that has not expired", n)
+		}
 	})
 }
 
