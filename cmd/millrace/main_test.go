@@ -1,13 +1,21 @@
 package main
 
 import (
+	"io"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/millrace/millrace/internal/client"
+	"github.com/millrace/millrace/invoker/process"
 )
 
 func TestMain(m *testing.M) {
+	process.MaybeShim() // the server of a script starts this test's binary as its shim
 	testscript.Main(m, map[string]func(){"millrace": main})
 }
 
@@ -17,6 +25,9 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ready": ready, "page": page,
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("NO_COLOR", "1")
@@ -26,4 +37,55 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+const (
+	startWait = 30 * time.Second
+	askEvery  = 20 * time.Millisecond
+)
+
+// ready waits until the server whose properties file is named answers.
+//
+//	ready data/wskprops
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready FILE")
+	}
+	file := ts.MkAbs(args[0])
+	end := time.After(startWait)
+	for {
+		props, err := client.ReadProps(file)
+		if err == nil && props["APIHOST"] != "" {
+			if resp, err := http.Get(props["APIHOST"] + "/ready"); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return
+				}
+			}
+		}
+		select {
+		case <-end:
+			ts.Fatalf("no server after %v", startWait)
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+// page checks what a path of the server answers, without a key.
+//
+//	page data/wskprops /api/v1/web/guest/p/a expected.txt
+func page(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: page PROPS PATH FILE")
+	}
+	props, err := client.ReadProps(ts.MkAbs(args[0]))
+	ts.Check(err)
+	resp, err := http.Get(props["APIHOST"] + args[1])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if want := ts.ReadFile(args[2]); string(body) != want {
+		ts.Fatalf("%s is %d %q, want %q", args[1], resp.StatusCode, strings.TrimSpace(string(body)), want)
+	}
 }
