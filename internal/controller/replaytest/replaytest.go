@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"regexp"
 	"strings"
@@ -64,19 +65,75 @@ func (e *exchange) UnmarshalJSON(b []byte) error {
 // answerTime is how long a server may take for one answer.
 const answerTime = 90 * time.Second
 
-// Run holds every conversation with s, each as a subtest. They stop at their
-// first difference: what follows builds on it.
+// Run holds every conversation with s, each as a subtest, and deletes all that
+// the namespace has before each. They stop at their first difference: what
+// follows builds on it.
 func Run(t *testing.T, s Server) {
 	names, err := fs.Glob(files, "testdata/*.json")
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no conversations: %v", err)
 	}
 	for _, name := range names {
-		t.Run(strings.TrimSuffix(path.Base(name), ".json"), func(t *testing.T) { play(t, s, name) })
+		t.Run(strings.TrimSuffix(path.Base(name), ".json"), func(t *testing.T) {
+			h := &host{Server: s, client: &http.Client{Timeout: answerTime, CheckRedirect: stay}}
+			defer h.client.CloseIdleConnections()
+			h.sweep(t)
+			h.play(t, name)
+		})
 	}
 }
 
-func play(t *testing.T, s Server, file string) {
+// host is a server that answers.
+type host struct {
+	Server
+	client *http.Client
+}
+
+// stay follows no redirect: it is an answer, too.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// ask sends e and returns the answer with its body.
+func (h *host) ask(t *testing.T, e *exchange) (*http.Response, []byte) {
+	t.Helper()
+	r, err := e.request(h.Server)
+	if err != nil {
+		t.Fatalf("%s %s: %v", e.Method, e.Path, err)
+	}
+	answer, err := h.client.Do(r)
+	if err != nil {
+		t.Fatalf("%s %s: %v", e.Method, e.Path, err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", e.Method, e.Path, err)
+	}
+	return answer, body
+}
+
+// sweep deletes every entity of the namespace. Packages take their actions with
+// them.
+func (h *host) sweep(t *testing.T) {
+	const root = "/api/v1/namespaces/_/"
+	for _, collection := range []string{"rules", "triggers", "packages", "actions"} {
+		_, body := h.ask(t, &exchange{Method: http.MethodGet, Path: root + collection + "?limit=0"})
+		var list []struct {
+			Name string `json:"name"`
+		}
+		if err := json.Unmarshal(body, &list); err != nil {
+			t.Fatalf("list of %s: %v in %s", collection, err, body)
+		}
+		for _, e := range list {
+			path := root + collection + "/" + url.PathEscape(e.Name) + "?force=true"
+			if answer, body := h.ask(t, &exchange{Method: http.MethodDelete, Path: path}); answer.StatusCode != http.StatusOK {
+				t.Fatalf("DELETE %s = %d %s", path, answer.StatusCode, body)
+			}
+		}
+	}
+}
+
+// play holds the conversation in a file.
+func (h *host) play(t *testing.T, file string) {
 	b, err := files.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -85,34 +142,21 @@ func play(t *testing.T, s Server, file string) {
 	if err := json.Unmarshal(b, &list); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	client := &http.Client{Timeout: answerTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	defer client.CloseIdleConnections()
 	kept := map[string]string{}
 	for i, e := range list {
 		for name, id := range kept {
 			e.Path = strings.ReplaceAll(e.Path, "{"+name+"}", id)
 		}
-		r, err := e.request(s)
-		if err != nil {
-			t.Fatalf("exchange %d: %v", i, err)
-		}
-		answer, err := client.Do(r)
-		if err != nil {
-			t.Fatalf("exchange %d, %s %s: %v", i, e.Method, e.Path, err)
-		}
-		body, err := io.ReadAll(answer.Body)
-		answer.Body.Close()
-		if err != nil {
-			t.Fatalf("exchange %d, %s %s: %v", i, e.Method, e.Path, err)
-		}
+		answer, body := h.ask(t, &e)
 		if diffs := e.compare(answer, body); len(diffs) > 0 {
 			t.Fatalf("exchange %d, %s %s %s:\n%s\nthe whole answer is %d %s", i, e.Method, e.Path, e.Body,
 				strings.Join(diffs, "\n"), answer.StatusCode, body)
 		}
-		if e.Keep != "" {
-			if kept[e.Keep] = answer.Header.Get("X-Openwhisk-Activation-Id"); kept[e.Keep] == "" {
-				t.Fatalf("exchange %d, %s %s: the answer has no activation ID to keep", i, e.Method, e.Path)
-			}
+		if e.Keep == "" {
+			continue
+		}
+		if kept[e.Keep] = answer.Header.Get("X-Openwhisk-Activation-Id"); kept[e.Keep] == "" {
+			t.Fatalf("exchange %d, %s %s: the answer has no activation ID to keep", i, e.Method, e.Path)
 		}
 	}
 }
