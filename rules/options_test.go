@@ -67,12 +67,16 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{`[{"key":"retry","value":{"on":["timeout","timeout"]}}]`, `retry.on: found "timeout" twice, expected it once`},
 		{`[{"key":"retry","value":{"attempts":1,"backoff":2}}]`, "retry.backoff: means nothing when attempts is 1, expected it left out"},
 		{`[{"key":"dead-letter","value":true}]`, "dead-letter: this annotation is not supported yet"},
-		{`[{"key":"transform","value":{}},{"key":"order-by","value":"a"},{"key":"batch","value":{}},{"key":"dedupe","value":{}},{"key":"limit","value":{}}]`,
+		{
+			`[{"key":"transform","value":{}},{"key":"order-by","value":"a"},{"key":"batch","value":{}},{"key":"dedupe","value":{}},{"key":"limit","value":{}}]`,
 			"transform: this annotation is not supported yet; order-by: this annotation is not supported yet; batch: this annotation is not supported yet; " +
-				"dedupe: this annotation is not supported yet; limit: this annotation is not supported yet"},
-		{`[{"key":"filter","value":{"a":1}},{"key":"retry","value":{"attempts":0,"x":1}},{"key":"limit","value":{}}]`,
+				"dedupe: this annotation is not supported yet; limit: this annotation is not supported yet",
+		},
+		{
+			`[{"key":"filter","value":{"a":1}},{"key":"retry","value":{"attempts":0,"x":1}},{"key":"limit","value":{}}]`,
 			"filter: a: found a number, expected an object or an array of values (line 1, column 6); retry.x: " + known +
-				"; retry.attempts: found 0, expected a whole number from 1 to 100; limit: this annotation is not supported yet"},
+				"; retry.attempts: found 0, expected a whole number from 1 to 100; limit: this annotation is not supported yet",
+		},
 	} {
 		var as whisk.Params
 		if err := json.Unmarshal([]byte(tt.annotations), &as); err != nil {

@@ -44,7 +44,7 @@ func start(ctx context.Context, c config.Config, ready func(cli.Ready)) error {
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return err
 	}
-	s, err := server.New(server.Options{
+	s, err := server.New(ctx, server.Options{
 		Config: c, Version: version, Built: built, Fault: fault(),
 		Log: telemetry.NewLogger(os.Stderr, telemetry.Format(c.LogFormat), level),
 	})

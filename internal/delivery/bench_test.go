@@ -24,6 +24,7 @@ func (s *sink) Append(_ context.Context, es ...whisk.Entry) error {
 	}
 	return nil
 }
+
 func (s *sink) AppendDurable(ctx context.Context, es ...whisk.Entry) error {
 	return s.Append(ctx, es...)
 }

@@ -280,7 +280,7 @@ func TestStream(t *testing.T) {
 		"?trigger=t": "lost verdict start record dead",
 	} {
 		srv := httptest.NewServer(newHub(k))
-		req, _ := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/hub/v1/events/stream"+query, nil)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/hub/v1/events/stream"+query, nil)
 		req.SetBasicAuth(uuid, key)
 		resp, err := srv.Client().Do(req)
 		if err != nil {

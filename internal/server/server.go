@@ -73,12 +73,12 @@ type Server struct {
 
 // New locks the data folder and takes the port. It starts nothing. Errors say
 // what to do (whisk.HintOf).
-func New(o Options) (*Server, error) {
+func New(ctx context.Context, o Options) (*Server, error) {
 	h, err := openHome(o.Config.Data)
 	if err != nil {
 		return nil, err
 	}
-	l, err := listen(o.Config.Listen)
+	l, err := listen(ctx, o.Config.Listen)
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -87,8 +87,9 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-func listen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, whisk.WithHint(whisk.E(whisk.Conflict, "", fmt.Errorf("the address %s is in use by another program", addr)),

@@ -117,9 +117,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// event is what /hub/v1/events tells of one.
-type event struct {
-	ID    string
+// explanation is what /hub/v1/events/{id}/explain tells of an event.
+type explanation struct {
 	Rules []struct {
 		Rule, Decision, ActivationID string
 		Attempts                     []struct{ ActivationID, Status string }
@@ -174,8 +173,8 @@ func accountFor(t *testing.T, p *servertest.Process, sink *servertest.Sink, acke
 	return listEvents(t, p, "cron")
 }
 
-func explain(t *testing.T, p *servertest.Process, id string) event {
-	var ex event
+func explain(t *testing.T, p *servertest.Process, id string) explanation {
+	var ex explanation
 	a, err := p.Do(t.Context(), "GET", "/hub/v1/events/"+id+"/explain", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -191,11 +190,13 @@ func explain(t *testing.T, p *servertest.Process, id string) event {
 }
 
 func listEvents(t *testing.T, p *servertest.Process, trigger string) []string {
-	var list struct{ Events []event }
+	var list struct {
+		Events []struct{ Event struct{ ID string } }
+	}
 	p.Must(t, http.StatusOK, "GET", "/hub/v1/events?limit=200&trigger="+trigger, nil, &list)
 	var ids []string
 	for _, e := range list.Events {
-		ids = append(ids, e.ID)
+		ids = append(ids, e.Event.ID)
 	}
 	return ids
 }

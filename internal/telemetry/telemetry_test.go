@@ -33,18 +33,26 @@ func TestTextLine(t *testing.T) {
 		want string
 	}{
 		{"message alone", func() { log.Info("server is up") }, "INFO  server is up\n"},
-		{"aligned attributes", func() {
-			log.Warn("feed is late", slog.String("feed", "abc"), slog.Duration("lag", 1234567*time.Microsecond))
+		{
+			"aligned attributes", func() {
+				log.Warn("feed is late", slog.String("feed", "abc"), slog.Duration("lag", 1234567*time.Microsecond))
+			},
+			"WARN  feed is late                 feed=abc lag=1.23s\n",
 		},
-			"WARN  feed is late                 feed=abc lag=1.23s\n"},
-		{"long message", func() { log.Error("a message that is longer than its column is", slog.Int("n", 1)) },
-			"ERROR a message that is longer than its column is n=1\n"},
-		{"quoted values", func() {
-			log.Info("m", slog.String("a", "b c"), slog.String("e", ""), slog.Any("err", errors.New("x\ny")))
+		{
+			"long message", func() { log.Error("a message that is longer than its column is", slog.Int("n", 1)) },
+			"ERROR a message that is longer than its column is n=1\n",
 		},
-			`INFO  m                            a="b c" e="" err="x\ny"` + "\n"},
-		{"groups", func() { log.WithGroup("g").With(slog.Int("a", 1)).Info("m", slog.Group("h", slog.Int("b", 2))) },
-			"INFO  m                            g.a=1 g.h.b=2\n"},
+		{
+			"quoted values", func() {
+				log.Info("m", slog.String("a", "b c"), slog.String("e", ""), slog.Any("err", errors.New("x\ny")))
+			},
+			`INFO  m                            a="b c" e="" err="x\ny"` + "\n",
+		},
+		{
+			"groups", func() { log.WithGroup("g").With(slog.Int("a", 1)).Info("m", slog.Group("h", slog.Int("b", 2))) },
+			"INFO  m                            g.a=1 g.h.b=2\n",
+		},
 		{"below the level", func() { log.Debug("m") }, ""},
 		{"one line whatever is said", func() { log.Info("a\nb") }, `INFO  a\nb` + "\n"},
 	}
