@@ -137,8 +137,11 @@ func withText(text string, body []byte) string {
 func quote(s string) json.RawMessage {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			b, _ := json.Marshal(s) // a string always can be
-			return b
+			var b bytes.Buffer
+			e := json.NewEncoder(&b)
+			e.SetEscapeHTML(false)
+			_ = e.Encode(s) // a string always can be
+			return bytes.TrimSpace(b.Bytes())
 		}
 	}
 	return append(append(append(make([]byte, 0, len(s)+2), '"'), s...), '"')

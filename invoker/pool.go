@@ -123,11 +123,12 @@ func (v *Invoker) startTime(q *queue) time.Duration {
 	if d == 0 {
 		d = 100 * time.Millisecond
 	}
-	return max(d+q.load, time.Millisecond)
+	return max(d+q.load, 10*time.Millisecond)
 }
 
 // grow gets q one more container and reports whether it could.
 func (v *Invoker) grow(q *queue, now time.Time) bool {
+	q.grew = now
 	if w := v.takeCell(q); w != nil {
 		v.assign(w, q, q.waiting.pop())
 		return true

@@ -54,7 +54,11 @@ type queue struct {
 	calm    time.Duration // the same, of jobs that did not share a processor
 	load    time.Duration // how long /init takes
 	started startTimes
+	grew    time.Time // when it was last given a container
 }
+
+// settle is how long the effect of one more container is watched at least.
+const settle = 50 * time.Millisecond
 
 // notes are the annotations that all records of a queue share, and their
 // sources.
@@ -156,8 +160,11 @@ func (q *queue) want(now time.Time, start time.Duration, cores int) int {
 	if have == 0 {
 		return 1
 	}
-	each := max(q.mean, q.started.longest(now))
-	if q.mean == 0 && each < start {
+	each := q.mean
+	if long, longest := q.started.beyond(now, max(8*each, 2*start)); long >= have-q.starting {
+		each = max(each, longest) // the average tells nothing of what runs now
+	}
+	if each < start && q.mean == 0 {
 		// Nothing is known of it: processors are all that can be used well.
 		return min(n-q.starting, cores-have)
 	}
@@ -167,6 +174,14 @@ func (q *queue) want(now time.Time, start time.Duration, cores int) int {
 	soon := int(int64(have) * int64(start) / int64(each+1))
 	if n <= soon {
 		return 0
+	}
+	if have >= cores && each < start {
+		// More of what is short helps only if it waits for something else than
+		// a processor: one more at a time shows whether it does.
+		if q.starting > 0 || now.Sub(q.grew) < max(2*start, settle) {
+			return 0
+		}
+		return 1
 	}
 	late := n - soon
 	return min(late-q.starting, int(int64(late)*int64(each)/int64(start))+1)
@@ -204,12 +219,16 @@ func (s *startTimes) drop(t time.Time) {
 	}
 }
 
-func (s startTimes) longest(now time.Time) time.Duration {
-	var d time.Duration
+// beyond returns how many have run for longer than d, and the longest time.
+func (s startTimes) beyond(now time.Time, d time.Duration) (n int, longest time.Duration) {
 	for _, t := range s {
-		d = max(d, now.Sub(t))
+		run := now.Sub(t)
+		longest = max(longest, run)
+		if run > d {
+			n++
+		}
 	}
-	return d
+	return n, longest
 }
 
 // fifo is a queue of entries that can be put back at its front.

@@ -63,7 +63,7 @@ type Driver struct {
 	spawned sync.WaitGroup
 
 	mu     sync.Mutex
-	kinds  map[string]interpreter // by launcher
+	kinds  map[string]*interpreter // by launcher
 	open   map[*container]struct{}
 	closed bool
 	next   int
@@ -73,9 +73,12 @@ var _ invoker.Driver = (*Driver)(nil)
 
 // interpreter is what a launcher is run by.
 type interpreter struct {
+	look   sync.Once
+	try    sync.Once
 	path   string   // the program
 	expose []string // folders and files that it must see, also in hidden folders
 	err    error
+	failed error // why a container with it does not start
 }
 
 // New finds out how far containers can be isolated here. The caller must Close
@@ -83,7 +86,7 @@ type interpreter struct {
 func New(ctx context.Context, o Options) (*Driver, error) {
 	d := &Driver{
 		parent: o.Dir, hide: o.Hide, log: o.Log, spawner: make(chan func()),
-		kinds: map[string]interpreter{}, open: map[*container]struct{}{},
+		kinds: map[string]*interpreter{}, open: map[*container]struct{}{},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -214,22 +217,55 @@ func (d *Driver) Offers(r whisk.Runtime) error {
 		return errors.New("the process driver runs no images")
 	}
 	in := d.find(r.Launcher)
-	return in.err
+	if in.err != nil {
+		return in.err
+	}
+	in.try.Do(func() { in.failed = d.tryStart(r) })
+	return in.failed
+}
+
+// tryStart starts a container of r and waits until it answers.
+func (d *Driver) tryStart(r whisk.Runtime) error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout) // Offers has none
+	defer cancel()
+	ic, err := d.Create(ctx, invoker.Spec{Kind: r.Kind, Launcher: r.Launcher, Memory: 128})
+	if err != nil {
+		return err
+	}
+	c := ic.(*container)
+	defer c.Remove(ctx) //nolint:errcheck // nothing is in it
+	conn, err := c.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	end, _ := ctx.Deadline()
+	if err := conn.SetDeadline(end); err != nil {
+		return err
+	}
+	if _, err := conn.Write(launcher.AppendFrame(nil, launcher.Ping)); err != nil {
+		return err
+	}
+	if _, _, _, err := launcher.NewReader(conn).Next(0); err != nil {
+		c.kill()
+		return fmt.Errorf("it does not start here: %s", strings.TrimSpace(c.firstOutput()))
+	}
+	return nil
 }
 
 // find returns the interpreter of a launcher: it is looked for once.
-func (d *Driver) find(name string) interpreter {
+func (d *Driver) find(name string) *interpreter {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	in, ok := d.kinds[name]
 	if !ok {
-		in = d.lookUp(name)
+		in = &interpreter{}
 		d.kinds[name] = in
 	}
+	d.mu.Unlock()
+	in.look.Do(func() { in.path, in.expose, in.err = lookUp(name) })
 	return in
 }
 
-func (d *Driver) lookUp(name string) interpreter {
+func lookUp(name string) (path string, expose []string, err error) {
 	switch name {
 	case launcher.Python:
 		// What is found first may be a script that finds the interpreter.
@@ -238,27 +274,23 @@ func (d *Driver) lookUp(name string) interpreter {
 		return ask("node", "-p", "process.execPath")
 	case launcher.Native:
 		path, err := os.Executable()
-		return interpreter{path: path, expose: []string{path}, err: err}
+		return path, []string{path}, err
 	}
-	return interpreter{err: fmt.Errorf("there is no launcher %q", name)}
+	return "", nil, fmt.Errorf("there is no launcher %q", name)
 }
 
 // ask runs an interpreter to learn where it is.
-func ask(program string, args ...string) interpreter {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return interpreter{err: fmt.Errorf("%s is not installed", program)}
+func ask(program string, args ...string) (path string, expose []string, err error) {
+	if path, err = exec.LookPath(program); err != nil {
+		return "", nil, fmt.Errorf("%s is not installed", program)
 	}
 	out, err := exec.Command(path, args...).Output()
 	if err != nil {
-		return interpreter{err: fmt.Errorf("%s does not run: %w", path, err)}
+		return "", nil, fmt.Errorf("%s does not run: %w", path, err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	real, err := filepath.EvalSymlinks(lines[0])
-	if err != nil {
-		return interpreter{err: err}
-	}
-	return interpreter{path: lines[0], expose: append(lines, real)}
+	return lines[0], append(lines, real), err
 }
 
 // Create implements invoker.Driver.

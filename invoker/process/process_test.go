@@ -2,8 +2,10 @@ package process
 
 import (
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/internal/whisk"
 	"github.com/millrace/millrace/invoker"
 	"github.com/millrace/millrace/invoker/invokertest"
 )
@@ -34,17 +36,19 @@ func newDriver(t *testing.T, o Options) *Driver {
 // The contract holds however much of isolation there is.
 func TestProcess(t *testing.T) {
 	for _, tt := range []struct {
-		name string
+		name  string
+		kinds string // prefix of those to test
 		Options
 	}{
-		{"isolated", Options{}},
-		{"no control groups", Options{noCgroups: true}},
-		{"bare", Options{bare: true, noCgroups: true}},
+		{"isolated", "", Options{}},
+		{"no control groups", "python", Options{noCgroups: true}},
+		{"bare", "nodejs", Options{bare: true, noCgroups: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			invokertest.Suite{
 				New:      func(t *testing.T) invoker.Driver { return newDriver(t, tt.Options) },
-				Runtimes: invoker.DefaultRuntimes(),
+				Runtimes: invoker.DefaultRuntimes().Keep(func(r whisk.Runtime) bool { return strings.HasPrefix(r.Kind, tt.kinds) }),
+				Python3:  true,
 			}.Run(t)
 		})
 	}

@@ -14,7 +14,12 @@ let main = null;
 let initialized = false;
 let send; // writes one frame
 const stdoutWrite = process.stdout.write, stderrWrite = process.stderr.write;
-for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {}); // closed by the action
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', () => {}); // closed by the action
+  // Else what a full pipe does not take at once would be written after the
+  // answer, or never.
+  if (stream._handle && stream._handle.setBlocking) stream._handle.setBlocking(true);
+}
 
 function frame(kind, status, body) {
   const n = Buffer.byteLength(body), head = status === null ? 5 : 7;
