@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -163,7 +164,7 @@ func (s *Supervisor) act(ctx context.Context, feed, namespace string, args json.
 	res, err := s.Handle(ctx, ev, req)
 	if err != nil {
 		if whisk.KindOf(err) == whisk.Internal {
-			s.log.ErrorContext(ctx, "feed action failed", "feed", feed, "trigger", req.TriggerName, "err", err)
+			s.log.ErrorContext(ctx, "feed action failed", slog.String("feed", feed), slog.String("trigger", req.TriggerName), slog.Any("err", err))
 		}
 		return refusal(s.parts.Providers[feed], err)
 	}

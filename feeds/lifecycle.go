@@ -64,7 +64,7 @@ type State struct {
 	Params      whisk.Params `json:"params"`      // the definition, without its secrets
 	Sealed      []byte       `json:"sealed,omitempty"`
 	Hidden      []string     `json:"hidden,omitempty"` // the keys of what is sealed
-	Given       string       `json:"given,omitempty"` // digest of what CREATE gave; in the box when there is one
+	Given       string       `json:"given,omitempty"`  // digest of what CREATE gave; in the box when there is one
 	Since       time.Time    `json:"since"`
 	Created     time.Time    `json:"created"`
 	Changed     time.Time    `json:"changed"` // definition or status
@@ -194,6 +194,9 @@ func (h *handling) found() error {
 // nothing, so that a deployment that is run again keeps every feed's place.
 func (h *handling) define(ctx context.Context) error {
 	alive := h.same && h.old.Ended == nil
+	if err := h.unmask(); err != nil {
+		return err
+	}
 	digest := digestOf(h.req.Params)
 	if h.ev == Create && alive && digest == h.given {
 		return h.authorize()
@@ -216,6 +219,26 @@ func (h *handling) define(ctx context.Context) error {
 		return err
 	}
 	return h.store(ctx, def, digest, alive)
+}
+
+// unmask puts the secrets back into parameters that came out of a READ: what
+// is shown in their stead must never become one.
+func (h *handling) unmask() error {
+	k, ok := h.p.(Keeper)
+	if !ok {
+		return nil
+	}
+	for _, key := range k.Secrets(h.req.Feed) {
+		if string(h.req.Params.Get(key)) != hidden {
+			continue
+		}
+		old := h.secrets.Get(key)
+		if old == nil {
+			return Refuse(fmt.Sprintf("%s is %s, which stands for a secret that is not shown", key, hidden))
+		}
+		h.req.Params = h.req.Params.Set(key, string(old))
+	}
+	return nil
 }
 
 // provide asks the provider for the definition, and proves that it opens.

@@ -64,10 +64,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, st := range s.parts.States.List("") {
 		if err := s.resume(ctx, st.Trigger); err != nil {
-			if ctx.Err() != nil {
-				break
-			}
-			return err
+			s.log.WarnContext(ctx, "feed not resumed yet", slog.String("trigger", st.Trigger.String()), slog.Any("err", err))
+			s.TriggerGone(st.Trigger) // tries again
 		}
 	}
 	for _, p := range s.parts.Providers {
@@ -90,8 +88,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return nil
 }
 
-// resume starts a stored feed, or removes it when its trigger went while
-// nobody looked.
+// resume starts a stored feed that does not run, or removes one whose trigger
+// went.
 func (s *Supervisor) resume(ctx context.Context, name whisk.Name) error {
 	unlock, err := s.locks.lock(ctx, name)
 	if err != nil {
@@ -135,8 +133,8 @@ func (s *Supervisor) TriggerGone(name whisk.Name) {
 	}
 }
 
-// reap removes the feeds of triggers that went, until ctx ends. What it cannot
-// remove now it tries again.
+// reap settles the feeds of triggers that may have gone, until ctx ends. What
+// fails is tried again.
 func (s *Supervisor) reap(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -152,8 +150,8 @@ func (s *Supervisor) reap(ctx context.Context) {
 		clear(s.gone)
 		s.mu.Unlock()
 		for _, name := range names {
-			if err := s.reapOne(ctx, name); err != nil && ctx.Err() == nil {
-				s.log.WarnContext(ctx, "feed of a deleted trigger not removed yet",
+			if err := s.resume(ctx, name); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "feed not settled yet",
 					slog.String("trigger", name.String()), slog.Any("err", err))
 				s.mu.Lock()
 				s.gone[name] = struct{}{}
@@ -162,22 +160,6 @@ func (s *Supervisor) reap(ctx context.Context) {
 			}
 		}
 	}
-}
-
-func (s *Supervisor) reapOne(ctx context.Context, name whisk.Name) error {
-	unlock, err := s.locks.lock(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	st, rev, err := s.parts.States.Get(name)
-	if errors.Is(err, whisk.NotFound) {
-		return nil
-	}
-	if err != nil || !s.orphan(st) { // made again meanwhile
-		return err
-	}
-	return s.remove(ctx, name, st, rev)
 }
 
 // remove stops a feed and deletes all that is kept of it. The state goes

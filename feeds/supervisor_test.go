@@ -266,6 +266,26 @@ func TestUpdateOfAlarms(t *testing.T) {
 	})
 }
 
+// What READ shows makes the same feed again.
+func TestExportRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		defer w.stop()
+		w.want("alarms/alarm", "CREATE", `"cron":"@hourly","timezone":"Europe/Berlin","trigger_payload":"x","misfire":"skip"`, success)
+		before := w.read("alarms/alarm").Config
+		b, err := json.Marshal(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want("alarms/alarm", "DELETE", "", success)
+		w.want("alarms/alarm", "CREATE", strings.Trim(string(b), "{}"), success)
+		after, err := json.Marshal(w.read("alarms/alarm").Config)
+		if err != nil || string(after) != string(b) {
+			t.Errorf("config = %s, was %s", after, b)
+		}
+	})
+}
+
 func TestTriggerGone(t *testing.T) {
 	ways := map[string]func(w *world){
 		"told":          func(w *world) { w.triggers.Remove(trig); w.sup.TriggerGone(trig) },

@@ -95,7 +95,7 @@ func clean(kind string, c feeds.Change) (whisk.Params, error) {
 	theirs, ours := known(kind)
 	var out whisk.Params
 	updatable := false
-	for _, e := range c.Given {
+	for _, e := range exported(c.Given) {
 		if e.Key == "fireOnce" || e.Key == "isInterval" || strings.HasPrefix(e.Key, "_") {
 			continue // bound to OpenWhisk's feed actions to tell them apart; or ours alone
 		}
@@ -111,6 +111,16 @@ func clean(kind string, c feeds.Change) (whisk.Params, error) {
 		return nil, feeds.Refuse("no updatable parameters were specified")
 	}
 	return out, nil
+}
+
+// exported turns what READ shows back into parameters: exports of triggers are
+// made of it.
+func exported(ps whisk.Params) whisk.Params {
+	payload := ps.Get("payload")
+	if payload != nil && falsy(ps.Get("trigger_payload")) {
+		ps = ps.With(whisk.Param{Key: "trigger_payload", Value: payload})
+	}
+	return ps.Without("payload").Without("name").Without("namespace")
 }
 
 // fillDates adds the dates that a definition has without being given them:

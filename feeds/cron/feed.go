@@ -209,7 +209,7 @@ func (f *feed) event(slot, now time.Time, missed uint64) whisk.Event {
 		Scheduled: slot.In(f.zone()).Format(time.RFC3339), LateBy: now.Sub(slot).Milliseconds(), MissedCount: missed,
 	})
 	if err != nil {
-		m = nil // cannot be: strings and numbers
+		m = nil // cannot be: texts and numbers
 	}
 	return whisk.Event{
 		ID:   whisk.DeriveID(slot, f.spec.ID, strconv.FormatInt(slot.UnixMilli(), 10)),

@@ -1,7 +1,6 @@
 package cron
 
 import (
-	"math/bits"
 	"time"
 
 	robfig "github.com/robfig/cron/v3"
@@ -167,11 +166,4 @@ func (w wall) slot(from, upto time.Time) time.Time {
 		t = time.Date(t.Year()+5, time.December, 31, 23, 59, 59, 0, time.UTC)
 	}
 	return time.Time{}
-}
-
-// aDay returns how many slots a day that has any has.
-func (w wall) aDay() uint64 {
-	const field = 1<<60 - 1 // without the parser's mark of a star
-	return uint64(bits.OnesCount64(w.fields.Hour&allHours) * bits.OnesCount64(w.fields.Minute&field) *
-		bits.OnesCount64(w.fields.Second&field))
 }

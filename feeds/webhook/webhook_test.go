@@ -378,6 +378,10 @@ func TestLifecycle(t *testing.T) {
 	if out := h.act("UPDATE", `"secret":"other"`); !strings.Contains(out, url) {
 		t.Errorf("UPDATE = %s", out)
 	}
+	if out := h.act("UPDATE", `"secret":"***","maxBytes":100`); !strings.Contains(out, url) {
+		t.Errorf("UPDATE with what READ shows = %s", out)
+	}
+	h.want(h.post("{}", "Authorization", "Bearer ***"), 401, 0)
 	h.want(h.post("{}", "Authorization", "Bearer hush-hush"), 401, 0)
 	h.want(h.post("{}", "Authorization", "Bearer other"), 202, 1)
 	h.stop()
@@ -392,6 +396,9 @@ func TestLifecycle(t *testing.T) {
 	}
 	if out := h.act("READ", ""); strings.Contains(out, "***") {
 		t.Errorf("READ shows a secret that is not there: %s", out)
+	}
+	if out := h.act("CREATE", `"preset":"bearer","secret":"***"`); !strings.Contains(out, `"error"`) {
+		t.Errorf("CREATE with a masked secret = %s", out)
 	}
 }
 
