@@ -54,16 +54,20 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	places := make([]whisk.Place, 0, len(evs))
+	b.pub.underWay.Add(1)
 	for len(evs) > 0 {
 		n := min(len(evs), windowCount)
 		part, err := b.write(ctx, evs[:n], now)
 		places = append(places, part...)
 		if err != nil {
+			b.pub.underWay.Add(-1)
 			return nil, err
 		}
 		evs = evs[n:]
 	}
-	if err := b.Flush(ctx); err != nil {
+	done := b.group.join()
+	b.pub.underWay.Add(-1)
+	if err := b.flushed(ctx, done); err != nil {
 		return nil, err
 	}
 	b.met.accepted.Add(float64(len(places)))

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -14,7 +15,7 @@ const lazyFlush = time.Second
 // way share the next.
 type group struct {
 	mu      sync.Mutex
-	waiting []chan error
+	waiting []chan<- error
 	wake    chan struct{}
 }
 
@@ -25,14 +26,23 @@ func (b *Bus) Flush(ctx context.Context) error {
 	if err := b.check(); err != nil {
 		return err
 	}
+	return b.flushed(ctx, b.group.join())
+}
+
+// join asks for a flush that begins after this call, and tells its outcome.
+func (g *group) join() <-chan error {
 	done := make(chan error, 1)
-	b.group.mu.Lock()
-	b.group.waiting = append(b.group.waiting, done)
-	b.group.mu.Unlock()
+	g.mu.Lock()
+	g.waiting = append(g.waiting, done)
+	g.mu.Unlock()
 	select {
-	case b.group.wake <- struct{}{}:
+	case g.wake <- struct{}{}:
 	default: // it is awake already
 	}
+	return done
+}
+
+func (b *Bus) flushed(ctx context.Context, done <-chan error) error {
 	select {
 	case err := <-done:
 		return err
@@ -66,12 +76,14 @@ func (b *Bus) SyncAll(context.Context) error {
 
 // flushLoop does one flush after another as long as somebody waits.
 func (b *Bus) flushLoop() {
+	var last time.Duration
 	for {
 		select {
 		case <-b.stop:
 			return
 		case <-b.group.wake:
 		}
+		b.gather(last)
 		b.group.mu.Lock()
 		waiting := b.group.waiting
 		b.group.waiting = nil
@@ -79,16 +91,31 @@ func (b *Bus) flushLoop() {
 		if len(waiting) == 0 {
 			continue
 		}
+		begun := time.Now()
 		err := b.flushOnce()
+		last = time.Since(begun)
 		for _, done := range waiting {
 			done <- err
 		}
 	}
 }
 
+// gather lets those join the coming flush whose messages are under way, for a
+// part of the time that the last flush took. Without it the first who comes
+// back from a flush would begin the next one, and all others wait for two. Who
+// is alone has nothing under way and does not wait.
+func (b *Bus) gather(last time.Duration) {
+	for begun := time.Now(); b.pub.underWay.Load() > 0 && time.Since(begun) < last/2; {
+		runtime.Gosched()
+	}
+}
+
 // flushOnce makes everything durable that was acknowledged before it began,
 // and shows the events among it to readers.
 func (b *Bus) flushOnce() error {
+	if err := b.check(); err != nil {
+		return err
+	}
 	covered := b.recent.acked()
 	if b.o.Durability == Disk {
 		start := time.Now()

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,6 +43,9 @@ const slotWait = 30 * time.Second
 type publisher struct {
 	count, bytes *semaphore.Weighted // the window
 	batches      chan struct{}       // holds one value for each atomic batch under way
+
+	// underWay counts the publishers who are yet to come for a flush.
+	underWay atomic.Int64
 
 	mu     sync.Mutex
 	prefix string
@@ -186,7 +191,7 @@ func (b *Bus) Publish(ctx context.Context, m Message, expectLast *uint64) (uint6
 	}
 	out := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
 	if expectLast != nil {
-		if out.Header == nil {
+		if out.Header = maps.Clone(m.Header); out.Header == nil {
 			out.Header = nats.Header{}
 		}
 		out.Header.Set("Nats-Expected-Last-Sequence", strconv.FormatUint(*expectLast, 10))
