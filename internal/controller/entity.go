@@ -51,7 +51,7 @@ func readContent(m members) (content, error) {
 // new one. Annotations replace those of old when the body has any.
 func (c *content) meta(n whisk.Name, old whisk.Meta) whisk.Meta {
 	m := old
-	m.Name, m.Updated = n, time.Now().UTC().Truncate(time.Millisecond)
+	m.Name, m.Updated = n, time.Now().UTC()
 	if m.Version = whisk.NextVersion(old.Version); c.version != nil {
 		m.Version = *c.version
 	}

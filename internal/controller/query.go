@@ -112,7 +112,7 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 		if o := my.Updated.Compare(mx.Updated); o != 0 {
 			return o
 		}
-		return cmp.Compare(rev(my.Name), rev(mx.Name)) // within a millisecond the store knows
+		return cmp.Compare(rev(my.Name), rev(mx.Name)) // a clock may stand still; revisions do not
 	})
 	all = all[min(p.skip, len(all)):]
 	all = all[:min(p.limit, len(all))]

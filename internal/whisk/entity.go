@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Meta is what all entities have. Updated is when it was last PUT, to the
-// millisecond.
+// Meta is what all entities have. Updated is when it was last PUT; answers
+// show its milliseconds, lists are sorted by all of it.
 type Meta struct {
 	Name        Name      `json:"name"`
 	Version     string    `json:"version"`

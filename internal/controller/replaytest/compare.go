@@ -37,11 +37,11 @@ func (d *differences) values(where string, want, got any) {
 		}
 	case []any:
 		has, ok := got.([]any)
+		want, has = inOrder(want), inOrder(has)
 		if !ok || len(has) != len(want) {
 			d.add(where, want, got)
 			return
 		}
-		want, has = inOrder(want), inOrder(has)
 		for i := range want {
 			d.values(fmt.Sprintf("%s[%d]", where, i), want[i], has[i])
 		}
@@ -74,7 +74,8 @@ func keys(a, b map[string]any) []string {
 }
 
 // inOrder sorts a list of parameters or annotations: their order is nobody's
-// concern. That of other lists is.
+// concern, that of other lists is. The annotation initTime is left out: it says
+// that there was no warm container, which no conversation can know.
 func inOrder(list []any) []any {
 	key := func(v any) (string, bool) {
 		obj, ok := v.(map[string]any)
@@ -86,7 +87,10 @@ func inOrder(list []any) []any {
 			return list
 		}
 	}
-	out := slices.Clone(list)
+	out := slices.DeleteFunc(slices.Clone(list), func(v any) bool {
+		k, _ := key(v)
+		return k == "initTime"
+	})
 	slices.SortStableFunc(out, func(x, y any) int {
 		a, _ := key(x)
 		b, _ := key(y)

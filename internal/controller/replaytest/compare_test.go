@@ -15,6 +15,7 @@ func TestDifferences(t *testing.T) {
 		{"other value", `{"a":1}`, `{"a":2}`, false},
 		{"other type", `{"a":1}`, `{"a":"1"}`, false},
 		{"annotations in another order", `[{"key":"a","value":1},{"key":"b","value":2}]`, `[{"key":"b","value":2},{"key":"a","value":1}]`, true},
+		{"a cold start", `[{"key":"a","value":1}]`, `[{"key":"initTime","value":3},{"key":"a","value":1}]`, true},
 		{"a list in another order", `[1,2]`, `[2,1]`, false},
 		{"a shorter list", `[1,2]`, `[1]`, false},
 		{"a placeholder", `"at <host>/x"`, `"at localhost:1/x"`, true},
