@@ -197,16 +197,29 @@ func (f *feed) commit(ctx context.Context, emit feeds.Emit, p position, evs []wh
 	return nil
 }
 
-// meta is what an event of time tells of itself in __ow_event.
+// meta is what an event of time tells of itself in __ow_event. The parts of
+// the scheduled time let filters, which match exact values, pick some of them:
+// the full hours, the Mondays.
 type meta struct {
 	Scheduled   string `json:"scheduled"`   // when it was due, in the schedule's zone
 	LateBy      int64  `json:"lateBy"`      // milliseconds
 	MissedCount uint64 `json:"missedCount"` // due times given up since the event before
+
+	Year    int `json:"year"`
+	Month   int `json:"month"` // 1 to 12
+	Day     int `json:"day"`
+	Weekday int `json:"weekday"` // 0 to 6, 0 is Sunday
+	Hour    int `json:"hour"`
+	Minute  int `json:"minute"`
+	Second  int `json:"second"`
 }
 
 func (f *feed) event(slot, now time.Time, missed uint64) whisk.Event {
+	local := slot.In(f.zone())
 	m, err := json.Marshal(meta{
-		Scheduled: slot.In(f.zone()).Format(time.RFC3339), LateBy: now.Sub(slot).Milliseconds(), MissedCount: missed,
+		Scheduled: local.Format(time.RFC3339), LateBy: now.Sub(slot).Milliseconds(), MissedCount: missed,
+		Year: local.Year(), Month: int(local.Month()), Day: local.Day(), Weekday: int(local.Weekday()),
+		Hour: local.Hour(), Minute: local.Minute(), Second: local.Second(),
 	})
 	if err != nil {
 		m = nil // cannot be: texts and numbers

@@ -5,16 +5,28 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	"github.com/millrace/millrace/feeds"
 	"github.com/millrace/millrace/feeds/cron"
+	"github.com/millrace/millrace/feeds/webhook"
 	"github.com/millrace/millrace/internal/auth"
+	"github.com/millrace/millrace/internal/store"
 	"github.com/millrace/millrace/internal/whisk"
+	"github.com/millrace/millrace/invoker"
 )
 
 // makeFeeds makes the supervisor over every source.
-func (s *Server) makeFeeds(_ context.Context, r *road) error {
+func (s *Server) makeFeeds(ctx context.Context, r *road) error {
+	deliveries, err := store.NewTable[webhook.Delivery](ctx, r.store, "deliveries")
+	if err != nil {
+		return err
+	}
+	hooks := webhook.New(s.publicURL, deliveries, &hookArchive{r}, s.o.Log)
+	providers := cron.New().Providers()
+	providers[webhook.Name] = hooks
+	r.hooks = hooks
 	key, err := s.secretKey()
 	if err != nil {
 		return err
@@ -25,14 +37,47 @@ func (s *Server) makeFeeds(_ context.Context, r *road) error {
 	}
 	r.feeds = feeds.NewSupervisor(feeds.Parts{
 		States: r.states, Sink: r.bus, Triggers: &feedTriggers{r.store, r.journal}, Keys: feedKeys{r.keys},
-		Vault: vault, Providers: s.providers(), Log: s.o.Log,
+		Vault: vault, Providers: providers, Log: s.o.Log,
 	})
+	maps.Copy(r.builtins, builtins(r.feeds))
 	return nil
 }
 
-// providers are the sources of events, by the name of their feed action.
-func (s *Server) providers() map[string]feeds.Provider {
-	return cron.New().Providers()
+// builtins are the functions behind the feed actions.
+func builtins(f *feeds.Supervisor) map[string]invoker.Builtin {
+	out := map[string]invoker.Builtin{}
+	for name, act := range f.Actions() {
+		out[name] = act
+	}
+	return out
+}
+
+// hookArchive tells webhooks whether an event was stored.
+type hookArchive struct{ r *road }
+
+// Has looks among the judged events, then among those that are not judged yet.
+func (a *hookArchive) Has(ctx context.Context, namespace, id string) (bool, error) {
+	_, err := a.r.journal.Verdict(ctx, namespace, id)
+	if !errors.Is(err, whisk.NotFound) {
+		return err == nil, err
+	}
+	_, last, err := a.r.bus.EventSpan(ctx)
+	if err != nil {
+		return false, err
+	}
+	for next := a.r.journal.Judged().Seq + 1; next <= last; {
+		evs, err := a.r.bus.ReadEvents(ctx, next, 500)
+		if err != nil {
+			return false, err
+		}
+		for _, ev := range evs {
+			if ev.ID == id {
+				return true, nil
+			}
+			next = ev.Seq + 1
+		}
+	}
+	return false, nil
 }
 
 // secretKey reads the key that feeds' secrets are sealed with, and makes it at

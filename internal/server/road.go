@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,9 +31,9 @@ type road struct {
 	invoker  *invoker.Invoker
 	delivery *delivery.Delivery
 	engine   *rules.Engine
+	builtins map[string]invoker.Builtin
 	feeds    *feeds.Supervisor
-	sources  []func(context.Context) error // parts of single feeds
-	hooks    http.Handler                  // of webhooks
+	hooks    http.Handler // of webhooks
 	notes    []string
 
 	closers []func() error
@@ -164,13 +163,14 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 	if d.note != "" {
 		r.notes = append(r.notes, d.note)
 	}
-	builtins := map[string]invoker.Builtin{}
+	// Filled by the feeds, which stand further down the road; nothing runs before.
+	r.builtins = map[string]invoker.Builtin{}
 	r.invoker = invoker.New(d, kinds, r.store.Code, s.o.Log,
 		invoker.WithMemory(s.o.Config.Memory),
 		invoker.WithStemCells(s.o.Config.StemCells),
 		invoker.WithAPIHost(s.publicURL()),
 		invoker.WithDrain(drain),
-		invoker.WithBuiltins(builtins),
+		invoker.WithBuiltins(r.builtins),
 		invoker.WithKeys(func(ns string, until time.Time) string {
 			owner, ok := r.keys.Owner(ns)
 			if !ok {
@@ -179,12 +179,6 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 			return r.keys.Mint(owner, until)
 		}),
 	)
-	// The feeds, which these functions speak to, stand further down the road.
-	for name := range s.providers() {
-		builtins[name] = func(ctx context.Context, inv whisk.Invocation, args json.RawMessage) (json.RawMessage, error) {
-			return r.feeds.Actions()[name](ctx, inv, args)
-		}
-	}
 	for kind, why := range r.invoker.Missing() {
 		r.notes = append(r.notes, fmt.Sprintf("%s is not offered: %v", kind, why))
 	}
@@ -224,7 +218,7 @@ func (l *lateRules) Retry(rule whisk.Name) (whisk.Retry, bool) { return l.engine
 func (r *road) run(ctx context.Context, log *slog.Logger, serve func(ctx context.Context) error) error {
 	keepers := startStage(ctx, r.bus.Run, r.store.Run, r.journal.Run)
 	runners := startStage(ctx, r.invoker.Run, r.delivery.Run)
-	sources := startStage(ctx, append(r.sources, r.engine.Run, r.feeds.Run, r.watchTriggers)...)
+	sources := startStage(ctx, r.engine.Run, r.feeds.Run, r.watchTriggers)
 	door := startStage(ctx, serve)
 	select {
 	case <-ctx.Done():
