@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
 )
@@ -43,14 +45,12 @@ func openHome(dir string) (*home, error) {
 	if err != nil {
 		return nil, unwritable(dir, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		var pid [20]byte
-		n, _ := f.Read(pid[:]) // who holds it is a courtesy
-		f.Close()
-		who := strings.TrimSpace(string(pid[:n]))
-		if who != "" {
-			who = " (process " + who + ")"
+	if err := takeLock(f); err != nil {
+		who := ""
+		if pid := holder(f); pid > 0 {
+			who = fmt.Sprintf(" (process %d)", pid)
 		}
+		f.Close()
 		return nil, whisk.WithHint(
 			whisk.E(whisk.Conflict, "", fmt.Errorf("the data folder %s is in use by another server%s", dir, who)),
 			"stop that server, or choose another folder with --data",
@@ -61,6 +61,35 @@ func openHome(dir string) (*home, error) {
 		return nil, unwritable(dir, err)
 	}
 	return &home{dir, f}, nil
+}
+
+// lockWait is how long the lock of a server that is dead may linger.
+const lockWait = 5 * time.Second
+
+// takeLock locks the file. A server that was killed while it was starting a
+// container leaves a child that holds the lock for an instant: so the lock of
+// a dead process is waited for, that of a living one is not.
+func takeLock(f *os.File) error {
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		if pid := holder(f); pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return err
+		}
+	}
+}
+
+// holder is the process that wrote itself into the lock, 0 if there is none.
+func holder(f *os.File) int {
+	var b [20]byte
+	n, _ := f.ReadAt(b[:], 0) // who holds it is a courtesy
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 func writePID(f *os.File) error {
