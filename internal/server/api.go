@@ -2,14 +2,11 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/millrace/millrace/feeds"
 	"github.com/millrace/millrace/internal/controller"
 	"github.com/millrace/millrace/internal/hub"
 	"github.com/millrace/millrace/internal/journal"
@@ -98,17 +95,10 @@ func (j hubJournal) Follow(ctx context.Context, fn func(e whisk.Entry, lost bool
 // hubFeeds shows the feeds to the hub.
 type hubFeeds struct{ r *road }
 
-func (f hubFeeds) List(namespace string) any {
-	out := []feedView{}
-	for _, in := range f.r.feeds.List(namespace) {
-		out = append(out, viewFeed(in))
-	}
-	return out
-}
+func (f hubFeeds) List(namespace string) any { return f.r.feeds.List(namespace) }
 
 func (f hubFeeds) Get(namespace, trigger string) (any, error) {
-	in, err := f.r.feeds.Get(namespace, trigger)
-	return viewFeed(in), err
+	return f.r.feeds.Get(namespace, trigger)
 }
 
 // rest is the OpenWhisk API.
@@ -148,31 +138,4 @@ func (j restJournal) CountActivations(ctx context.Context, q controller.Query) (
 
 func asked(q controller.Query) journal.Query {
 	return journal.Query{Namespace: q.Namespace, Name: q.Name, Since: q.Since, Upto: q.Upto, Skip: q.Skip, Limit: q.Limit}
-}
-
-// feedView is a feed as the hub shows it: how it is in flat words, and the
-// whole of what READ answers.
-type feedView struct {
-	Trigger     string          `json:"trigger"`
-	Feed        string          `json:"feed"`
-	State       string          `json:"state"`
-	Position    string          `json:"position,omitempty"`
-	LastEvent   *time.Time      `json:"lastEvent,omitempty"`
-	Events      uint64          `json:"events"`
-	LagMillis   int64           `json:"lagMillis"`
-	LastError   string          `json:"lastError,omitempty"`
-	LastErrorAt *time.Time      `json:"lastErrorAt,omitempty"`
-	NextFire    []string        `json:"nextFire,omitempty"`
-	URL         json.RawMessage `json:"url,omitempty"`
-	Reason      *feeds.Reason   `json:"reason,omitempty"`
-	Config      any             `json:"config"`
-}
-
-func viewFeed(in feeds.Info) feedView {
-	return feedView{
-		Trigger: in.Trigger, Feed: in.Feed, State: in.Status.State, Position: in.Stats.Cursor,
-		LastEvent: in.Stats.LastEventAt, Events: in.Stats.Events, LagMillis: in.Stats.LagMillis,
-		LastError: in.Stats.LastError, LastErrorAt: in.Stats.LastErrorAt, NextFire: in.Status.NextFire,
-		URL: in.Config["url"], Reason: in.Status.Reason, Config: in.Config,
-	}
 }
