@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -170,13 +171,18 @@ func (w *world) deps(t testing.TB) controller.Deps {
 	}
 }
 
-// serve returns the address of a server over w.
-func (w *world) serve(t testing.TB) string {
+// handler returns the API over w.
+func (w *world) handler(t testing.TB) http.Handler {
 	h, err := controller.New(w.deps(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(h)
+	return h
+}
+
+// serve returns the address of a server of it.
+func (w *world) serve(t testing.TB) string {
+	s := httptest.NewServer(w.handler(t))
 	t.Cleanup(s.Close)
 	return s.URL
 }
