@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/millrace/millrace/internal/auth"
@@ -47,20 +46,26 @@ func showActionItem(a *whisk.Action) any {
 	return actionJSON{metaJSON: showMeta(&a.Meta), Limits: limitsJSON(a.Limits), Exec: execJSON{Binary: a.Exec.Binary}}
 }
 
-// withCode shows an action with its code.
-func (a *api) withCode(ctx context.Context, act *whisk.Action) (actionJSON, error) {
-	out := showAction(act)
+// withCode shows an action with its code. The caller calls done when it has
+// answered: large code has one of few places in memory.
+func (a *api) withCode(c *call, act *whisk.Action) (out actionJSON, done func(), err error) {
+	out, done = showAction(act), func() {}
 	code := act.Exec.Code
 	if act.Exec.Digest != "" {
-		var err error
-		if code, err = a.Store.Code(ctx, act.Exec.Digest); err != nil {
-			return out, err
+		if act.Exec.Size > whisk.MaxPayload {
+			if done, err = c.place(a.codes); err != nil {
+				return out, nil, err
+			}
+		}
+		if code, err = a.Store.Code(c.Context(), act.Exec.Digest); err != nil {
+			done()
+			return out, nil, err
 		}
 	}
 	if code != "" || act.Exec.Kind != whisk.KindBlackbox {
 		out.Exec.Code = &code
 	}
-	return out, nil
+	return out, done, nil
 }
 
 func metaOfAction(a *whisk.Action) *whisk.Meta { return &a.Meta }
@@ -106,9 +111,11 @@ func (a *api) getAction(c *call) error {
 	run.Action.Parameters = run.Params
 	out := showAction(&run.Action)
 	if code {
-		if out, err = a.withCode(c.Context(), &run.Action); err != nil {
+		var done func()
+		if out, done, err = a.withCode(c, &run.Action); err != nil {
 			return err
 		}
+		defer done()
 	}
 	if !run.Binding.IsZero() {
 		out.Binding = run.Binding.Path()
@@ -223,7 +230,7 @@ func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error 
 		if err != nil {
 			return err
 		}
-		act.Exec.Code, act.Exec.Digest = "", digest
+		act.Exec.Code, act.Exec.Digest, act.Exec.Size = "", digest, len(code)
 	}
 	if _, err := a.Actions.Put(c.Context(), c.name, act, prev); err != nil {
 		return err
@@ -231,10 +238,11 @@ func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error 
 	if code != "" {
 		act.Exec.Code, act.Exec.Digest = code, "" // it is at hand: no need to read it
 	}
-	out, err := a.withCode(c.Context(), &act)
+	out, done, err := a.withCode(c, &act)
 	if err != nil {
 		return err
 	}
+	defer done()
 	return c.json(http.StatusOK, out)
 }
 
@@ -246,10 +254,11 @@ func (a *api) deleteAction(c *call) error {
 	if err != nil {
 		return err
 	}
-	out, err := a.withCode(c.Context(), &act)
+	out, done, err := a.withCode(c, &act)
 	if err != nil {
 		return err
 	}
+	defer done()
 	if err := a.Actions.Delete(c.Context(), c.name, rev); err != nil {
 		return err
 	}

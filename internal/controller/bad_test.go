@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -132,6 +133,7 @@ func TestLongBodies(t *testing.T) {
 	c.must(200, "PUT", "actions/a", echo)
 	c.must(200, "PUT", "actions/web", `{"exec":{"kind":"python:3","code":"return args"},"annotations":[{"key":"web-export","value":true}]}`)
 	c.must(200, "PUT", "triggers/t", `{}`)
+	xs := endless(strings.Repeat("x", 32<<10))
 	tests := []struct {
 		name, method, path string
 		size               int64
@@ -148,7 +150,7 @@ func TestLongBodies(t *testing.T) {
 		for _, known := range []bool{true, false} {
 			t.Run(tt.name, func(t *testing.T) {
 				r := c.request(tt.method, tt.path, "x")
-				r.Body = io.NopCloser(io.MultiReader(strings.NewReader(tt.open), io.LimitReader(endless{}, tt.size), strings.NewReader(tt.close)))
+				r.Body = io.NopCloser(io.MultiReader(strings.NewReader(tt.open), io.LimitReader(xs, tt.size), strings.NewReader(tt.close)))
 				r.GetBody = nil
 				if r.ContentLength = -1; known {
 					r.ContentLength = tt.size + int64(len(tt.open)+len(tt.close))
@@ -167,15 +169,10 @@ func TestLongBodies(t *testing.T) {
 	}
 }
 
-// endless reads as the letter x.
-type endless struct{}
+// endless reads as what it is, again and again.
+type endless string
 
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'x'
-	}
-	return len(p), nil
-}
+func (e endless) Read(p []byte) (int, error) { return copy(p, e), nil }
 
 // What is announced and does not come is an error of the sender.
 func TestBrokenBody(t *testing.T) {
@@ -195,4 +192,31 @@ func TestBrokenBody(t *testing.T) {
 	if len(w.events) != 0 {
 		t.Errorf("%d events came of it", len(w.events))
 	}
+}
+
+// Large code goes in and out whole, a few at a time, however it is sent.
+func TestLargeCode(t *testing.T) {
+	w := newWorld(t)
+	c := w.caller(t)
+	code := strings.Repeat("x", 2<<20+1)
+	body := `{"exec":{"kind":"python:3","code":"` + code + `"}}`
+	c.must(200, "PUT", "actions/known", body)
+	r := c.request("PUT", "actions/unknown", "x")
+	r.Body, r.ContentLength, r.GetBody = io.NopCloser(strings.NewReader(body)), -1, nil
+	if answer, text := c.send(r); answer.StatusCode != 200 {
+		t.Fatalf("PUT of unknown length = %d %.200s", answer.StatusCode, text)
+	}
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			name := []string{"known", "unknown"}[i%2]
+			answer, text := c.send(c.request("GET", "actions/"+name, ""))
+			if answer.StatusCode != 200 || !strings.Contains(text, code) {
+				t.Errorf("GET of %s = %d with %d bytes", name, answer.StatusCode, len(text))
+			}
+		})
+	}
+	wait.Wait()
+	c.must(200, "PUT", "actions/known?overwrite=true", `{"limits":{"timeout":1000}}`)
+	c.must(200, "DELETE", "actions/known", "")
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// bigBodyTime is how long a body of more than whisk.MaxPayload may take to
-// arrive: it holds one of few places meanwhile.
-const bigBodyTime = 60 * time.Second
+// bigTime is how long a body of more than whisk.MaxPayload, or an answer with
+// so much code, may be under way: it has one of few places meanwhile.
+const bigTime = 60 * time.Second
 
 // textNoJSON is what OpenWhisk's parser says of nothing, without the lines in
 // which it points at the place.
@@ -127,17 +127,10 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 			return b, done, err
 		}
 	}
-	select {
-	case a.big <- struct{}{}:
-	case <-c.Context().Done():
-		return nil, nil, whisk.E(whisk.Unavailable, "wait for room", c.Context().Err())
+	if done, err = c.place(a.bodies); err != nil {
+		return nil, nil, err
 	}
-	done = func() { <-a.big }
-	// A writer that has no deadlines is a test's.
-	control := http.NewResponseController(c.w)
-	_ = control.SetReadDeadline(time.Now().Add(bigBodyTime))
 	rest, err := readAtMost(c.Body, known, whisk.MaxBody-int64(len(b)))
-	_ = control.SetReadDeadline(time.Time{})
 	if n := int64(len(b) + len(rest)); err == nil && n > whisk.MaxBody {
 		err = rejection{tooLarge("Request", n, whisk.MaxBody)}
 	}
@@ -149,6 +142,25 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 		return rest, done, nil
 	}
 	return append(b, rest...), done, nil
+}
+
+// place takes one of a few places for something large, which the caller gives
+// back with done. So that nobody keeps one, the connection must get on within
+// bigTime.
+func (c *call) place(of chan struct{}) (done func(), err error) {
+	select {
+	case of <- struct{}{}:
+	case <-c.Context().Done():
+		return nil, whisk.E(whisk.Unavailable, "wait for room", c.Context().Err())
+	}
+	// A writer that has no deadlines is a test's.
+	control := http.NewResponseController(c.w)
+	until := time.Now().Add(bigTime)
+	_, _ = control.SetReadDeadline(until), control.SetWriteDeadline(until)
+	return func() {
+		_, _ = control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})
+		<-of
+	}, nil
 }
 
 // needJSON refuses a body of another type.

@@ -117,11 +117,13 @@ type api struct {
 	info   []byte // the answers that never change, as JSON
 	root   []byte
 	limits []byte
-	big    chan struct{} // holds something for each large body in memory
+	bodies chan struct{} // holds something for each large body in memory
+	codes  chan struct{} // the same for answers with large code
 }
 
 // maxBig is how many bodies of more than whisk.MaxPayload are read and worked
-// on at once; the others wait. Each may take three times whisk.MaxBody.
+// on at once, and how many answers with so much code are written; the others
+// wait. Each may take five times whisk.MaxBody.
 const maxBig = 2
 
 // New returns the handler of /api/v1, / and /ping, which refuses every other
@@ -130,7 +132,7 @@ func New(d Deps) (http.Handler, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Deps: d, big: make(chan struct{}, maxBig)}
+	a := &api{Deps: d, bodies: make(chan struct{}, maxBig), codes: make(chan struct{}, maxBig)}
 	for into, v := range map[*[]byte]any{&a.info: a.version(), &a.root: a.description(), &a.limits: userLimits()} {
 		b, err := encode(v)
 		if err != nil {

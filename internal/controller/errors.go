@@ -85,7 +85,8 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request, err error) (status
 	case whisk.Internal:
 		a.Log.LogAttrs(r.Context(), slog.LevelError, "request failed", attrs...)
 	case whisk.Unavailable:
-		a.Log.LogAttrs(r.Context(), slog.LevelWarn, "request refused", attrs...)
+		// At overload there are thousands a second; who is full says so itself.
+		a.Log.LogAttrs(r.Context(), slog.LevelDebug, "request refused", attrs...)
 		text = textUnavailable
 	}
 	return kind.Status(), text

@@ -142,11 +142,14 @@ type limitRule struct {
 	bound       string // the same of the bound
 }
 
-var limitRules = []limitRule{
-	{"timeout", func(l *whisk.Limits) *int { return &l.Timeout }, whisk.TimeoutRange, "time limit", "time limit", "duration N milliseconds", "N milliseconds"},
-	{"memory", func(l *whisk.Limits) *int { return &l.Memory }, whisk.MemoryRange, "memory limit", "memory limit", "memory size N MB", "N MB"},
-	{"logs", func(l *whisk.Limits) *int { return &l.Logs }, whisk.LogsRange, "log limit", "log limit", "log size N MB", "N MB"},
-	{"concurrency", func(l *whisk.Limits) *int { return &l.Concurrency }, whisk.ConcurrencyRange, "concurrency limit", "intra concurrency limit", "concurrency N", "N"},
+// limitRules are the limits of an action, in the order in which they are checked.
+func limitRules() []limitRule {
+	return []limitRule{
+		{"timeout", func(l *whisk.Limits) *int { return &l.Timeout }, whisk.TimeoutRange, "time limit", "time limit", "duration N milliseconds", "N milliseconds"},
+		{"memory", func(l *whisk.Limits) *int { return &l.Memory }, whisk.MemoryRange, "memory limit", "memory limit", "memory size N MB", "N MB"},
+		{"logs", func(l *whisk.Limits) *int { return &l.Logs }, whisk.LogsRange, "log limit", "log limit", "log size N MB", "N MB"},
+		{"concurrency", func(l *whisk.Limits) *int { return &l.Concurrency }, whisk.ConcurrencyRange, "concurrency limit", "intra concurrency limit", "concurrency N", "N"},
+	}
 }
 
 // readLimits lays the limits of a PUT over old ones. Only those that the body
@@ -156,7 +159,7 @@ func readLimits(m members, old whisk.Limits) (whisk.Limits, error) {
 	if err := m.read("limits", &in); err != nil {
 		return old, malformed("limits malformed")
 	}
-	for _, r := range limitRules {
+	for _, r := range limitRules() {
 		n, ok, err := in.whole(r.member, r.what, r.whole)
 		if err != nil {
 			return old, err

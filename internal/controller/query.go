@@ -2,6 +2,7 @@ package controller
 
 import (
 	"cmp"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -105,7 +106,7 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 		return err
 	}
 	if p.count {
-		return c.json(200, map[string]int{string(of): max(len(all)-p.skip, 0)})
+		return c.json(http.StatusOK, map[string]int{string(of): max(len(all)-p.skip, 0)})
 	}
 	slices.SortFunc(all, func(x, y T) int {
 		mx, my := meta(&x), meta(&y)
@@ -120,7 +121,7 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 	for i := range all {
 		out[i] = show(&all[i])
 	}
-	return c.json(200, out)
+	return c.json(http.StatusOK, out)
 }
 
 // revisionIn returns the revisions of a table's entities.

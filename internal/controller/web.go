@@ -47,7 +47,7 @@ func parseWebPath(path string) (webPath, bool) {
 		at.rest = "/" + parts[3]
 	}
 	at.extension = ".http"
-	for _, ext := range webExtensions {
+	for _, ext := range []string{".http", ".json", ".html", ".svg", ".text"} {
 		if name, ok := strings.CutSuffix(at.action.Entity, ext); ok {
 			at.action.Entity, at.extension = name, ext
 			break

@@ -14,9 +14,6 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// webExtensions are the forms in which a web action can be asked to answer.
-var webExtensions = []string{".http", ".json", ".html", ".svg", ".text"}
-
 const (
 	typeHTML = "text/html; charset=UTF-8"
 	typeSVG  = "image/svg+xml"

@@ -37,6 +37,7 @@ type Exec struct {
 	Kind   string `json:"kind"`             // a runtime's kind, or one of the Kind constants
 	Code   string `json:"code,omitempty"`   // source text, or base64 of an archive or program; empty in the store, where Digest names it
 	Digest string `json:"digest,omitempty"` // SHA-256 of Code, in hex; empty when there is no code
+	Size   int    `json:"size,omitempty"`   // bytes of Code, where Digest names it; 0 if not known
 	Binary bool   `json:"binary,omitempty"` // Code is base64
 	Main   string `json:"main,omitempty"`
 	Image  string `json:"image,omitempty"` // blackbox only

@@ -8,6 +8,7 @@ package replaytest
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"encoding/base64"
 	"encoding/json"
@@ -96,7 +97,7 @@ func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse
 // ask sends e and returns the answer with its body.
 func (h *host) ask(t *testing.T, e *exchange) (*http.Response, []byte) {
 	t.Helper()
-	r, err := e.request(h.Server)
+	r, err := e.request(t.Context(), h.Server)
 	if err != nil {
 		t.Fatalf("%s %s: %v", e.Method, e.Path, err)
 	}
@@ -166,7 +167,7 @@ func (h *host) play(t *testing.T, file string) {
 }
 
 // request makes the question. What has a body and no headers is JSON.
-func (e *exchange) request(s Server) (*http.Request, error) {
+func (e *exchange) request(ctx context.Context, s Server) (*http.Request, error) {
 	var body []byte
 	switch {
 	case e.Raw != nil:
@@ -177,7 +178,7 @@ func (e *exchange) request(s Server) (*http.Request, error) {
 	case e.Body != nil:
 		body = e.Body
 	}
-	r, err := http.NewRequest(e.Method, s.URL+e.Path, bytes.NewReader(body)) //nolint:noctx // the client has a time limit
+	r, err := http.NewRequestWithContext(ctx, e.Method, s.URL+e.Path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
