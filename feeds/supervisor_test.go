@@ -399,7 +399,6 @@ func TestFullBusHoldsTheFeed(t *testing.T) {
 type shaky struct {
 	fail  atomic.Int64
 	opens atomic.Int64
-	bad   error
 	how   func() error
 }
 

@@ -43,71 +43,131 @@ func TestNextAcrossClockChanges(t *testing.T) {
 		name, expr, zone, gap, overlap, from, want string
 	}{
 		// 2026-03-29: 02:00+01:00 becomes 03:00+02:00 in Berlin.
-		{"gap: fixed hour runs at its end", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T03:00:00+02:00 2026-03-30T02:30:00+02:00"},
-		{"gap: skip", "30 2 * * *", berlin, gapSkip, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-30T02:30:00+02:00 2026-03-31T02:30:00+02:00"},
-		{"gap: many slots run once", "*/10 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00"},
-		{"gap: one with the slot after it", "0 2,3 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00"},
-		{"gap: every other hour", "0 */2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T22:30:00Z",
-			"2026-03-29T00:00:00+01:00 2026-03-29T03:00:00+02:00 2026-03-29T04:00:00+02:00"},
-		{"gap: wildcard hour runs every real hour", "30 * * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T23:40:00Z",
-			"2026-03-29T01:30:00+01:00 2026-03-29T03:30:00+02:00 2026-03-29T04:30:00+02:00"},
-		{"gap: on its edge before", "59 1 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T01:59:00+01:00 2026-03-30T01:59:00+02:00"},
-		{"gap: on its first instant", "0 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00"},
-		{"gap: asked from its end", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-29T01:00:00Z",
-			"2026-03-30T02:30:00+02:00"},
-		{"gap: day of week holds", "30 2 * * 0", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T03:00:00+02:00 2026-04-05T02:30:00+02:00"},
+		{
+			"gap: fixed hour runs at its end", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T03:00:00+02:00 2026-03-30T02:30:00+02:00",
+		},
+		{
+			"gap: skip", "30 2 * * *", berlin, gapSkip, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-30T02:30:00+02:00 2026-03-31T02:30:00+02:00",
+		},
+		{
+			"gap: many slots run once", "*/10 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00",
+		},
+		{
+			"gap: one with the slot after it", "0 2,3 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00",
+		},
+		{
+			"gap: every other hour", "0 */2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T22:30:00Z",
+			"2026-03-29T00:00:00+01:00 2026-03-29T03:00:00+02:00 2026-03-29T04:00:00+02:00",
+		},
+		{
+			"gap: wildcard hour runs every real hour", "30 * * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T23:40:00Z",
+			"2026-03-29T01:30:00+01:00 2026-03-29T03:30:00+02:00 2026-03-29T04:30:00+02:00",
+		},
+		{
+			"gap: on its edge before", "59 1 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T01:59:00+01:00 2026-03-30T01:59:00+02:00",
+		},
+		{
+			"gap: on its first instant", "0 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T03:00:00+02:00 2026-03-30T02:00:00+02:00",
+		},
+		{
+			"gap: asked from its end", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-03-29T01:00:00Z",
+			"2026-03-30T02:30:00+02:00",
+		},
+		{
+			"gap: day of week holds", "30 2 * * 0", berlin, gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T03:00:00+02:00 2026-04-05T02:30:00+02:00",
+		},
 		// 2026-10-25: 03:00+02:00 becomes 02:00+01:00.
-		{"overlap: first", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
-			"2026-10-25T02:30:00+02:00 2026-10-26T02:30:00+01:00"},
-		{"overlap: second", "30 2 * * *", berlin, gapRunAfter, overlapSecond, "2026-10-24T12:00:00Z",
-			"2026-10-25T02:30:00+01:00 2026-10-26T02:30:00+01:00"},
-		{"overlap: both", "30 2 * * *", berlin, gapRunAfter, overlapBoth, "2026-10-24T12:00:00Z",
-			"2026-10-25T02:30:00+02:00 2026-10-25T02:30:00+01:00 2026-10-26T02:30:00+01:00"},
-		{"overlap: wildcard hour runs every real hour", "30 * * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T23:40:00Z",
-			"2026-10-25T02:30:00+02:00 2026-10-25T02:30:00+01:00 2026-10-25T03:30:00+01:00"},
-		{"overlap: minutes of one hour", "0,30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
-			"2026-10-25T02:00:00+02:00 2026-10-25T02:30:00+02:00 2026-10-26T02:00:00+01:00"},
-		{"overlap: its end runs once", "0 3 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
-			"2026-10-25T03:00:00+01:00 2026-10-26T03:00:00+01:00"},
-		{"overlap: asked within the second hour", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-25T01:10:00Z",
-			"2026-10-26T02:30:00+01:00"},
-		{"overlap: New York", "30 1 * * *", york, gapRunAfter, overlapFirst, "2026-10-31T12:00:00Z",
-			"2026-11-01T01:30:00-04:00 2026-11-02T01:30:00-05:00"},
-		{"gap: New York", "30 2 * * *", york, gapRunAfter, overlapFirst, "2026-03-07T12:00:00Z",
-			"2026-03-08T03:00:00-04:00 2026-03-09T02:30:00-04:00"},
+		{
+			"overlap: first", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
+			"2026-10-25T02:30:00+02:00 2026-10-26T02:30:00+01:00",
+		},
+		{
+			"overlap: second", "30 2 * * *", berlin, gapRunAfter, overlapSecond, "2026-10-24T12:00:00Z",
+			"2026-10-25T02:30:00+01:00 2026-10-26T02:30:00+01:00",
+		},
+		{
+			"overlap: both", "30 2 * * *", berlin, gapRunAfter, overlapBoth, "2026-10-24T12:00:00Z",
+			"2026-10-25T02:30:00+02:00 2026-10-25T02:30:00+01:00 2026-10-26T02:30:00+01:00",
+		},
+		{
+			"overlap: wildcard hour runs every real hour", "30 * * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T23:40:00Z",
+			"2026-10-25T02:30:00+02:00 2026-10-25T02:30:00+01:00 2026-10-25T03:30:00+01:00",
+		},
+		{
+			"overlap: minutes of one hour", "0,30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
+			"2026-10-25T02:00:00+02:00 2026-10-25T02:30:00+02:00 2026-10-26T02:00:00+01:00",
+		},
+		{
+			"overlap: its end runs once", "0 3 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-24T12:00:00Z",
+			"2026-10-25T03:00:00+01:00 2026-10-26T03:00:00+01:00",
+		},
+		{
+			"overlap: asked within the second hour", "30 2 * * *", berlin, gapRunAfter, overlapFirst, "2026-10-25T01:10:00Z",
+			"2026-10-26T02:30:00+01:00",
+		},
+		{
+			"overlap: New York", "30 1 * * *", york, gapRunAfter, overlapFirst, "2026-10-31T12:00:00Z",
+			"2026-11-01T01:30:00-04:00 2026-11-02T01:30:00-05:00",
+		},
+		{
+			"gap: New York", "30 2 * * *", york, gapRunAfter, overlapFirst, "2026-03-07T12:00:00Z",
+			"2026-03-08T03:00:00-04:00 2026-03-09T02:30:00-04:00",
+		},
 		// Lord Howe moves by half an hour: 2026-04-05 02:00+11:00 becomes 01:30+10:30.
-		{"overlap of half an hour", "45 1 * * *", howe, gapRunAfter, overlapBoth, "2026-04-04T12:00:00Z",
-			"2026-04-05T01:45:00+11:00 2026-04-05T01:45:00+10:30 2026-04-06T01:45:00+10:30"},
-		{"gap of half an hour", "15 2 * * *", howe, gapRunAfter, overlapFirst, "2026-10-03T12:00:00Z",
-			"2026-10-04T02:30:00+11:00 2026-10-05T02:15:00+11:00"},
+		{
+			"overlap of half an hour", "45 1 * * *", howe, gapRunAfter, overlapBoth, "2026-04-04T12:00:00Z",
+			"2026-04-05T01:45:00+11:00 2026-04-05T01:45:00+10:30 2026-04-06T01:45:00+10:30",
+		},
+		{
+			"gap of half an hour", "15 2 * * *", howe, gapRunAfter, overlapFirst, "2026-10-03T12:00:00Z",
+			"2026-10-04T02:30:00+11:00 2026-10-05T02:15:00+11:00",
+		},
 		// Samoa had no 30 December 2011: it went from UTC-10 to UTC+14.
-		{"a day that was not", "0 12 * * *", apia, gapRunAfter, overlapFirst, "2011-12-29T00:00:00Z",
-			"2011-12-29T12:00:00-10:00 2011-12-31T00:00:00+14:00 2011-12-31T12:00:00+14:00"},
-		{"a day that was not, skipped", "0 12 * * *", apia, gapSkip, overlapFirst, "2011-12-29T00:00:00Z",
-			"2011-12-29T12:00:00-10:00 2011-12-31T12:00:00+14:00"},
+		{
+			"a day that was not", "0 12 * * *", apia, gapRunAfter, overlapFirst, "2011-12-29T00:00:00Z",
+			"2011-12-29T12:00:00-10:00 2011-12-31T00:00:00+14:00 2011-12-31T12:00:00+14:00",
+		},
+		{
+			"a day that was not, skipped", "0 12 * * *", apia, gapSkip, overlapFirst, "2011-12-29T00:00:00Z",
+			"2011-12-29T12:00:00-10:00 2011-12-31T12:00:00+14:00",
+		},
 		// Midnight that is not: Beirut, 2026-03-29.
-		{"gap at midnight", "0 0 * * *", "Asia/Beirut", gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
-			"2026-03-29T01:00:00+03:00 2026-03-30T00:00:00+03:00"},
-		{"29 February", "0 9 29 2 *", berlin, gapRunAfter, overlapFirst, "2026-01-01T00:00:00Z",
-			"2028-02-29T09:00:00+01:00 2032-02-29T09:00:00+01:00"},
-		{"29 February over 2100", "0 9 29 2 *", "UTC", gapRunAfter, overlapFirst, "2096-03-01T00:00:00Z",
-			"2104-02-29T09:00:00Z"},
-		{"the last day of a far leap year", "0 12 31 12 *", berlin, gapRunAfter, overlapFirst, "2040-12-01T00:00:00Z",
-			"2040-12-31T12:00:00+01:00 2041-12-31T12:00:00+01:00"},
-		{"29 February, far", "0 9 29 2 *", berlin, gapRunAfter, overlapFirst, "2040-03-01T00:00:00Z",
-			"2044-02-29T09:00:00+01:00 2048-02-29T09:00:00+01:00"},
-		{"31st only", "0 0 31 * *", "UTC", gapRunAfter, overlapFirst, "2026-02-01T00:00:00Z",
-			"2026-03-31T00:00:00Z 2026-05-31T00:00:00Z"},
+		{
+			"gap at midnight", "0 0 * * *", "Asia/Beirut", gapRunAfter, overlapFirst, "2026-03-28T12:00:00Z",
+			"2026-03-29T01:00:00+03:00 2026-03-30T00:00:00+03:00",
+		},
+		{
+			"29 February", "0 9 29 2 *", berlin, gapRunAfter, overlapFirst, "2026-01-01T00:00:00Z",
+			"2028-02-29T09:00:00+01:00 2032-02-29T09:00:00+01:00",
+		},
+		{
+			"29 February over 2100", "0 9 29 2 *", "UTC", gapRunAfter, overlapFirst, "2096-03-01T00:00:00Z",
+			"2104-02-29T09:00:00Z",
+		},
+		{
+			"the last day of a far leap year", "0 12 31 12 *", berlin, gapRunAfter, overlapFirst, "2040-12-01T00:00:00Z",
+			"2040-12-31T12:00:00+01:00 2041-12-31T12:00:00+01:00",
+		},
+		{
+			"29 February, far", "0 9 29 2 *", berlin, gapRunAfter, overlapFirst, "2040-03-01T00:00:00Z",
+			"2044-02-29T09:00:00+01:00 2048-02-29T09:00:00+01:00",
+		},
+		{
+			"31st only", "0 0 31 * *", "UTC", gapRunAfter, overlapFirst, "2026-02-01T00:00:00Z",
+			"2026-03-31T00:00:00Z 2026-05-31T00:00:00Z",
+		},
 		{"never", "0 0 30 2 *", "UTC", gapRunAfter, overlapFirst, "2026-01-01T00:00:00Z", "-"},
-		{"every second", "* * * * * *", berlin, gapRunAfter, overlapFirst, "2026-03-29T00:59:58.5Z",
-			"2026-03-29T01:59:59+01:00 2026-03-29T03:00:00+02:00 2026-03-29T03:00:01+02:00"},
+		{
+			"every second", "* * * * * *", berlin, gapRunAfter, overlapFirst, "2026-03-29T00:59:58.5Z",
+			"2026-03-29T01:59:59+01:00 2026-03-29T03:00:00+02:00 2026-03-29T03:00:01+02:00",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

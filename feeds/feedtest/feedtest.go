@@ -6,6 +6,7 @@ package feedtest
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -133,7 +134,7 @@ func define(t *testing.T, src Source, ps whisk.Params) (whisk.Params, error) {
 		ps = def.Params
 	}
 	f, err := src.Provider.Open(t.Context(), feeds.Spec{ID: "probe", Feed: src.Feed, Trigger: trigger, Params: ps, Since: now})
-	if c, ok := f.(interface{ Close() error }); ok {
+	if c, ok := f.(io.Closer); ok {
 		c.Close()
 	}
 	return ps, err

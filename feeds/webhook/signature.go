@@ -161,10 +161,10 @@ func (c *config) verifyHMAC(r *http.Request, body []byte, now time.Time) error {
 	return c.matches(func(key []byte) []byte {
 		m := hmac.New(c.hash, key)
 		for _, p := range c.signed {
-			switch {
-			case p.name == "":
+			switch p.name {
+			case "":
 				m.Write([]byte(p.literal))
-			case p.name == "body":
+			case "body":
 				m.Write(body)
 			default:
 				m.Write([]byte(c.value(p.name, r)))
