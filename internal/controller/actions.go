@@ -25,6 +25,8 @@ type execJSON struct {
 	Image  string  `json:"image,omitempty"`
 }
 
+// actionJSON is an action as answers show it. Lists leave the parameters out;
+// any member more than these fails OpenWhisk's own tests.
 type actionJSON struct {
 	metaJSON
 	Parameters *whisk.Params `json:"parameters,omitempty"`
@@ -68,6 +70,8 @@ func (a *api) withCode(c *call, act *whisk.Action) (out actionJSON, done func(),
 	return out, done, nil
 }
 
+// metaOfAction is for entityList, as its siblings are: embedded fields can't be
+// reached through a type parameter.
 func metaOfAction(a *whisk.Action) *whisk.Meta { return &a.Meta }
 
 // listActions lists a namespace's actions, those in packages included, or
@@ -99,6 +103,8 @@ func (a *api) actionsIn(pkg whisk.Name) []whisk.Action {
 	return in
 }
 
+// getAction shows an action as it would run: found through packages and
+// bindings, with the parameters of all of them.
 func (a *api) getAction(c *call) error {
 	code, err := queryBool(c.query(), "code", true)
 	if err != nil {
@@ -138,6 +144,8 @@ func (a *api) ownPackage(n whisk.Name) error {
 	return nil
 }
 
+// putAction makes an action or changes one. The order of its checks is
+// OpenWhisk's: of several faults the caller is told the same one.
 func (a *api) putAction(c *call) error {
 	return a.entityBody(c, func(m members) error {
 		in, err := readContent(m)
@@ -246,6 +254,8 @@ func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error 
 	return c.json(http.StatusOK, out)
 }
 
+// deleteAction answers with what was deleted, code included: it is the caller's
+// last chance to keep it.
 func (a *api) deleteAction(c *call) error {
 	if err := a.ownPackage(c.name); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+// listActivations lists records newest first: in short, or in full with docs.
 func (a *api) listActivations(c *call) error {
 	q := c.query()
 	p, err := queryPage(q, auth.Activations)
@@ -105,6 +106,7 @@ func (a *api) getActivation(c *call) error {
 	return c.json(http.StatusOK, act)
 }
 
+// getLogs shows the log lines alone, as "wsk activation logs" asks for them.
 func (a *api) getLogs(c *call) error {
 	act, err := a.find(c)
 	if err != nil {
@@ -117,6 +119,7 @@ func (a *api) getLogs(c *call) error {
 	return c.json(http.StatusOK, map[string][]string{"logs": logs})
 }
 
+// getResult shows the response alone: status and success besides the result.
 func (a *api) getResult(c *call) error {
 	act, err := a.find(c)
 	if err != nil {

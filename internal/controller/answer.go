@@ -37,6 +37,8 @@ func transactionOf(r *http.Request) string {
 	return id
 }
 
+// notTransaction reports what an ID must not have: clients match it with
+// [0-9a-zA-Z_-]+, and it is written into logs.
 func notTransaction(c rune) bool {
 	return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '_' && c != '-'
 }
@@ -147,6 +149,8 @@ func cors(h http.Header, methods, headers string) {
 	h[corsHeaders] = []string{headers}
 }
 
+// restCORS is on every answer that a handler made. Browsers send no cookies
+// here, so any origin may read them.
 func restCORS(h http.Header) { cors(h, restMethods, stdHeaders) }
 
 // webCORS allows what the request asks to be allowed.

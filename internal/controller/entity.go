@@ -124,6 +124,7 @@ type metaJSON struct {
 	Updated     int64        `json:"updated"` // milliseconds since 1970
 }
 
+// showMeta shows what all entities have.
 func showMeta(m *whisk.Meta) metaJSON {
 	return metaJSON{m.Name.Dir(), m.Name.Entity, m.Version, m.Publish, m.Annotations, m.Updated.UnixMilli()}
 }
@@ -134,4 +135,5 @@ type refJSON struct {
 	Name string `json:"name"`
 }
 
+// showRef shows a name with the package on the side of the namespace.
 func showRef(n whisk.Name) refJSON { return refJSON{n.Dir(), n.Entity} }

@@ -39,6 +39,8 @@ func reject(kind whisk.Kind, text string) error {
 	return rejection{whisk.E(kind, "", errors.New(text))}
 }
 
+// errMissing and errNoRoute are the two ways not to be found: the address makes
+// sense or it does not.
 func errMissing() error { return refuse(whisk.NotFound, textMissing) }
 func errNoRoute() error { return reject(whisk.NotFound, textNoRoute) }
 

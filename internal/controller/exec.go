@@ -73,6 +73,8 @@ func (a *api) readCode(in members, kind string) (*whisk.Exec, error) {
 	return e, nil
 }
 
+// readBlackbox reads an exec that names an image. Whether there is such an image
+// shows when it is run.
 func readBlackbox(in members) (*whisk.Exec, error) {
 	e := &whisk.Exec{Kind: whisk.KindBlackbox}
 	var ok bool
@@ -91,6 +93,7 @@ func readBlackbox(in members) (*whisk.Exec, error) {
 	return e, nil
 }
 
+// errMain and errDeprecated have OpenWhisk's words, grammar included.
 func errMain(kind string) error {
 	return malformed("if defined, 'main' be a string in 'exec' for '" + kind + "' actions")
 }

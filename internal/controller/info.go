@@ -66,6 +66,8 @@ func (a *api) version() any {
 	}
 }
 
+// getRoot has the bare content type on purpose: wskdeploy falls back to a list
+// of runtimes of its own when a charset is told in another spelling than its.
 func (a *api) getRoot(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, typeJSON, a.root)
 }
@@ -75,6 +77,7 @@ func (a *api) getInfo(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, typeJSON, a.info)
 }
 
+// ping is for load balancers.
 func (a *api) ping(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, typeText, []byte("pong"))
 }

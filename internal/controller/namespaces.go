@@ -34,6 +34,7 @@ type limitsOf struct {
 	MaxInstances          int    `json:"maxActionInstances"`
 }
 
+// userLimits are the same for every namespace.
 func userLimits() limitsOf {
 	return limitsOf{
 		InvocationsPerMinute: perMinute, ConcurrentInvocations: userConcurrency, FiresPerMinute: perMinute,
@@ -47,6 +48,7 @@ func userLimits() limitsOf {
 
 func (a *api) getLimits(c *call) error { return c.raw(http.StatusOK, a.limits) }
 
+// noInnerLimits answers for limits/x, in OpenWhisk's words.
 func noInnerLimits(*call) error {
 	return refuse(whisk.Invalid, "Inner entity level routes for limits are not yet implemented.")
 }

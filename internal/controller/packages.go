@@ -24,11 +24,13 @@ type memberJSON struct {
 	Annotations whisk.Params `json:"annotations"`
 }
 
+// bindingJSON refers to a package, in OpenWhisk's second way to do so.
 type bindingJSON struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 }
 
+// showPackage shows a package in full, without what is in it.
 func showPackage(p *whisk.Package) packageJSON {
 	out := packageJSON{metaJSON: showMeta(&p.Meta), Binding: struct{}{}, Parameters: &p.Parameters}
 	if b := p.Binding; !b.IsZero() {
@@ -37,6 +39,7 @@ func showPackage(p *whisk.Package) packageJSON {
 	return out
 }
 
+// showPackageItem shows a package as lists do.
 func showPackageItem(p *whisk.Package) any {
 	out := packageJSON{metaJSON: showMeta(&p.Meta), Binding: false}
 	if b := p.Binding; !b.IsZero() {
@@ -93,6 +96,8 @@ func (a *api) getPackage(c *call) error {
 	return c.json(http.StatusOK, out)
 }
 
+// putPackage makes a package or a binding, or changes one. A binding may become
+// another, but a package with actions of its own never a binding.
 func (a *api) putPackage(c *call) error {
 	return a.entityBody(c, func(m members) error {
 		in, err := readContent(m)
@@ -196,6 +201,8 @@ func (a *api) mayBind(to whisk.Name, isPackage bool) error {
 	return err
 }
 
+// deletePackage deletes a package, with what is in it only when force is asked
+// for. A binding holds nothing.
 func (a *api) deletePackage(c *call) error {
 	force, err := queryBool(c.query(), "force", false)
 	if err != nil {

@@ -91,6 +91,7 @@ func queryPage(q url.Values, of auth.Collection) (page, error) {
 // into a Scala Int.
 const maxInt = 1<<31 - 1
 
+// queryInt reads a whole number, in OpenWhisk's words for any other text.
 func queryInt(q url.Values, name string, of auth.Collection) (int, error) {
 	n, err := strconv.Atoi(q.Get(name))
 	if err != nil || n > maxInt || n < -maxInt {

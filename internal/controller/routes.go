@@ -74,6 +74,8 @@ func (a *api) endpoints() []endpoint {
 	}
 }
 
+// routes builds the router. It knows no verbs but those of the table: chi's own
+// answers to others, 404 and 405, are not OpenWhisk's.
 func (a *api) routes() http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(a.unrouted)
@@ -160,6 +162,7 @@ func (a *api) unrouted(w http.ResponseWriter, r *http.Request) {
 	writeError(w, http.StatusMethodNotAllowed, "HTTP method not allowed, supported methods: OPTIONS")
 }
 
+// underAPI reports whether a path is of the API, where strangers get a 401.
 func underAPI(path string) bool { return path == apiRoot || strings.HasPrefix(path, apiRoot+"/") }
 
 // call is a request whose sender is known.

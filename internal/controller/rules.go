@@ -11,6 +11,8 @@ import (
 // somebody else meanwhile.
 const linkTries = 5
 
+// ruleJSON is a rule as answers show it; lists leave the status out, which is
+// why clients ask for each rule by itself.
 type ruleJSON struct {
 	metaJSON
 	Status  whisk.Status `json:"status,omitempty"`
@@ -54,6 +56,8 @@ type ruleBody struct {
 	hasTrigger, hasAction bool
 }
 
+// readRule reads the body of a PUT. Options that the rule engine would not
+// understand are refused here, before anything is stored.
 func (a *api) readRule(c *call, m members) (in ruleBody, err error) {
 	if in.content, err = readContent(m); err != nil {
 		return in, err
@@ -72,6 +76,8 @@ func (a *api) readRule(c *call, m members) (in ruleBody, err error) {
 	return in, nil
 }
 
+// putRule makes a rule, which is active at once whatever the body says, or
+// changes one, which keeps the status that it shows.
 func (a *api) putRule(c *call) error {
 	return a.entityBody(c, func(m members) error {
 		in, err := a.readRule(c, m)
@@ -213,6 +219,8 @@ func (a *api) setRule(c *call) error {
 	})
 }
 
+// deleteRule needs no unlinking: links are counted from the rules. What it
+// answers is inactive, as the rule is from now on.
 func (a *api) deleteRule(c *call) error {
 	r, rev, err := a.Rules.Get(c.name)
 	if err != nil {

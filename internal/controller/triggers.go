@@ -9,6 +9,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+// triggerJSON is a trigger as answers show it. Limits is an empty object for
+// ever: OpenWhisk's clients read the member.
 type triggerJSON struct {
 	metaJSON
 	Parameters whisk.Params           `json:"parameters"`
@@ -41,6 +43,8 @@ func (a *api) showTrigger(t *whisk.Trigger) triggerJSON {
 
 func metaOfTrigger(t *whisk.Trigger) *whisk.Meta { return &t.Meta }
 
+// listTriggers shows no parameters, limits or rules: OpenWhisk's schema has none
+// in lists.
 func (a *api) listTriggers(c *call) error {
 	return entityList(c, auth.Triggers, a.Triggers.List(c.name.Namespace), revisionIn(a.Triggers), metaOfTrigger,
 		func(t *whisk.Trigger) any { return showMeta(&t.Meta) })
@@ -54,6 +58,9 @@ func (a *api) getTrigger(c *call) error {
 	return c.json(http.StatusOK, a.showTrigger(&t))
 }
 
+// putTrigger makes a trigger or changes one. Only one that is made gets an
+// incarnation, and has its feed annotation looked at: an update keeps its links
+// and its feed whatever the annotations become.
 func (a *api) putTrigger(c *call) error {
 	return a.entityBody(c, func(m members) error {
 		in, err := readContent(m)
@@ -99,6 +106,8 @@ func feedName(annotations whisk.Params) bool {
 	return true
 }
 
+// deleteTrigger leaves the rules alone. They refer to an incarnation that is
+// gone, so they show as inactive, even when the name is used again.
 func (a *api) deleteTrigger(c *call) error {
 	t, rev, err := a.Triggers.Get(c.name)
 	if err != nil {

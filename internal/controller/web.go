@@ -56,6 +56,7 @@ func parseWebPath(path string) (webPath, bool) {
 	return at, true
 }
 
+// webVerb reports whether web actions are called with a method.
 func webVerb(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodHead, http.MethodOptions:
@@ -173,6 +174,7 @@ const (
 	owBody    = "__ow_body"
 )
 
+// reserved reports whether an argument is the server's to give.
 func reserved(key string) bool {
 	switch key {
 	case owMethod, owHeaders, owPath, owUser, owQuery, owBody:
@@ -223,6 +225,7 @@ func mediaType(r *http.Request) string {
 	return t
 }
 
+// isJSON and isForm tell the bodies whose members become arguments.
 func isJSON(t string) bool { return t == typeJSON || strings.HasSuffix(t, "+json") }
 
 func isForm(t string) bool { return t == "application/x-www-form-urlencoded" }

@@ -22,6 +22,7 @@ const (
 	textUnknownType = "Response did not specify a known content-type."
 )
 
+// equalSecret takes the same time for every wrong secret of a length.
 func equalSecret(want, got string) bool {
 	return subtle.ConstantTimeCompare([]byte(want), []byte(got)) == 1
 }
@@ -76,6 +77,7 @@ func writeWeb(w http.ResponseWriter, r *http.Request, extension string, act *whi
 	return writeWebHTTP(w, r, result)
 }
 
+// errWebResponse is for a result that can't take the form that was asked for.
 func errWebResponse(mediaType string) error {
 	return refuse(whisk.Invalid, "Response is not valid '%s'.", mediaType)
 }
@@ -88,6 +90,7 @@ func indent(v json.RawMessage) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// writeWebJSON answers with an object or an array, and nothing smaller.
 func writeWebJSON(w http.ResponseWriter, v json.RawMessage) error {
 	if v[0] != '{' && v[0] != '[' {
 		return errWebResponse(typeJSON)
