@@ -8,6 +8,7 @@ import (
 	"github.com/millrace/millrace/internal/config"
 	"github.com/millrace/millrace/internal/whisk"
 	"github.com/millrace/millrace/invoker"
+	"github.com/millrace/millrace/invoker/docker"
 	"github.com/millrace/millrace/invoker/process"
 )
 
@@ -56,6 +57,18 @@ func (s *Server) chooseDriver(ctx context.Context, kinds whisk.Runtimes) (*drive
 		return p, nil
 	}
 	return s.processDriver(ctx)
+}
+
+// dockerDriver makes the driver that runs actions in containers. Images that
+// are missing are pulled only for someone who asked for Docker.
+func (s *Server) dockerDriver(ctx context.Context) (*driver, error) {
+	d, err := docker.New(ctx, docker.Options{
+		Dir: s.home.path(workDir), Pull: s.o.Config.Driver == config.Docker, Log: s.o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &driver{Driver: d, sandboxed: true, close: d.Close}, nil
 }
 
 // offersAll returns why one of the default kinds can't be run.

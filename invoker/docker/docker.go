@@ -1,0 +1,268 @@
+// Package docker is the driver that makes containers with a Docker daemon.
+//
+// A runtime with a launcher of ours runs in its official image, unchanged: the
+// launcher is mounted read-only as the command, and a folder with a unix
+// socket for the frames and two pipes for the output is mounted beside it. So
+// neither the network nor the daemon is on the way of a call. An image without
+// a launcher is one that serves /init and /run on port 8080: it is spoken to
+// over the bridge, and its output is attached.
+//
+// Containers are told apart by labels, never by names. Each process that uses
+// the driver holds the lock of a folder of its own; the containers whose
+// folder nobody holds are swept.
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/errdefs"
+
+	"github.com/millrace/millrace/internal/whisk"
+	"github.com/millrace/millrace/invoker"
+	"github.com/millrace/millrace/invoker/launcher"
+)
+
+// The labels of our containers.
+const (
+	labelHome     = "millrace.home"     // the folder that all instances share
+	labelInstance = "millrace.instance" // the folder of the one that made it
+	labelKind     = "millrace.kind"
+	labelOwner    = "millrace.owner"
+)
+
+const lockFile = "lock"
+
+// Options are the settings of a driver. Dir and Log are required.
+type Options struct {
+	Dir  string // folder for sockets and launchers; made if missing; the daemon must see it under the same path
+	Pull bool   // pull the images of runtimes that are missing
+	Log  *slog.Logger
+}
+
+// Driver makes containers with a daemon. It is safe for concurrent use.
+type Driver struct {
+	o       Options
+	api     *client.Client
+	version string   // of the daemon, for people
+	dir     string   // this instance's
+	lock    *os.File // of dir
+	self    string   // this program, which is the native launcher
+
+	mu    sync.Mutex
+	pulls map[string]*pull // under way, by image
+}
+
+// pull is one download that all who want the image wait for.
+type pull struct {
+	done chan struct{}
+	err  error
+}
+
+var _ invoker.Driver = (*Driver)(nil)
+
+// New connects to the daemon that the environment names (DOCKER_HOST), or to
+// the local one. It returns Unavailable, with the remedy, when none answers.
+// The caller must Close the driver.
+func New(ctx context.Context, o Options) (*Driver, error) {
+	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, unanswered(err)
+	}
+	d := &Driver{o: o, api: api, pulls: map[string]*pull{}}
+	v, err := api.ServerVersion(ctx)
+	if err != nil {
+		return nil, errors.Join(unanswered(err), api.Close())
+	}
+	d.version = v.Version
+	if err := d.makeDir(); err != nil {
+		return nil, errors.Join(fmt.Errorf("docker driver: %w", err), api.Close())
+	}
+	return d, nil
+}
+
+func unanswered(err error) error {
+	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("Docker does not answer: %w", err)),
+		"start the daemon, set DOCKER_HOST, or run actions in processes with --driver process")
+}
+
+// makeDir makes the folder of this instance, locks it and puts the launchers
+// into it.
+func (d *Driver) makeDir() error {
+	parent, err := filepath.Abs(d.o.Dir)
+	if err != nil {
+		return err
+	}
+	d.o.Dir = parent
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	if d.dir, err = os.MkdirTemp(parent, "d"); err != nil {
+		return err
+	}
+	d.lock, err = os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return err
+	}
+	for _, name := range []string{launcher.Python, launcher.Node} {
+		p, err := launcher.Find(name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(d.dir, p.File), p.Code, 0o644); err != nil { //nolint:gosec // nobody in the container reads it
+			return err
+		}
+	}
+	d.self, err = os.Executable()
+	return err
+}
+
+// Close lets go of the daemon. Containers that are left are swept by the next
+// driver with the same folder.
+func (d *Driver) Close() error {
+	d.lock.Close()
+	return errors.Join(os.RemoveAll(d.dir), d.api.Close())
+}
+
+// Describe implements invoker.Driver.
+func (d *Driver) Describe() (name, isolation string) {
+	return "docker", "containers of Docker " + d.version + ": no capabilities, no new privileges, memory and processes limited"
+}
+
+// Offers implements invoker.Driver: the image must be there, or be pulled.
+func (d *Driver) Offers(r whisk.Runtime) error {
+	ctx := context.Background() // the contract has none: a pull takes what it takes
+	return d.ensure(ctx, r.Image.String(), d.o.Pull)
+}
+
+// ensure returns nil when an image is there, after pulling it if it may.
+func (d *Driver) ensure(ctx context.Context, name string, may bool) error {
+	_, err := d.api.ImageInspect(ctx, name)
+	switch {
+	case err == nil:
+		return nil
+	case !errdefs.IsNotFound(err):
+		return err
+	case !may:
+		return fmt.Errorf("its image is not here (docker pull %s)", name)
+	}
+	d.mu.Lock()
+	p := d.pulls[name]
+	if p == nil {
+		p = &pull{done: make(chan struct{})}
+		d.pulls[name] = p
+		go func() {
+			// Whoever asked first may leave; the others still wait.
+			p.err = d.pull(context.WithoutCancel(ctx), name)
+			d.mu.Lock()
+			delete(d.pulls, name)
+			d.mu.Unlock()
+			close(p.done)
+		}()
+	}
+	d.mu.Unlock()
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Driver) pull(ctx context.Context, name string) error {
+	d.o.Log.Info("pulling image", slog.String("image", name))
+	r, err := d.api.ImagePull(ctx, name, image.PullOptions{})
+	if err != nil {
+		return fmt.Errorf("its image can't be pulled: %w", err)
+	}
+	defer r.Close()
+	// The daemon tells its progress line by line, and a failure as the last one.
+	last := &tail{}
+	if _, err := io.Copy(last, r); err != nil {
+		return fmt.Errorf("its image can't be pulled: %w", err)
+	}
+	if s := last.String(); strings.Contains(s, `"errorDetail"`) {
+		return fmt.Errorf("its image can't be pulled: %s", s)
+	}
+	d.o.Log.Info("image pulled", slog.String("image", name))
+	return nil
+}
+
+// tail keeps the last kilobyte of what is written to it.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > 1024 {
+		t.b = t.b[len(t.b)-1024:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	lines := strings.Split(strings.TrimSpace(string(t.b)), "\n")
+	return lines[len(lines)-1]
+}
+
+// Sweep implements invoker.Driver.
+func (d *Driver) Sweep(ctx context.Context) (removed int, err error) {
+	list, err := d.api.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", labelHome+"="+d.o.Dir)),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list containers: %w", err)
+	}
+	var errs []error
+	for _, c := range list {
+		dir := c.Labels[labelInstance]
+		if dir == d.dir || alive(dir) {
+			continue
+		}
+		if err := d.removeContainer(ctx, c.ID); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed++
+	}
+	dirs, _ := filepath.Glob(filepath.Join(d.o.Dir, "d*")) // the pattern is ours
+	for _, dir := range dirs {
+		if dir != d.dir && len(errs) == 0 && !alive(dir) {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// alive reports whether the instance of a folder still runs: it holds its lock.
+func alive(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
+}
+
+func (d *Driver) removeContainer(ctx context.Context, id string) error {
+	err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	// Gone already, or somebody else is at it: both are what was wanted.
+	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		return nil
+	}
+	return fmt.Errorf("remove container %s: %w", id, err)
+}
