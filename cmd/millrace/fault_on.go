@@ -11,10 +11,10 @@ import (
 )
 
 // fault kills the process, as kill -9 would, when it comes to the point that
-// MILLRACE_FAULT names, for the nth time if it says "point#n". Only tests
+// TEST_FAULT names, for the nth time if it says "point#n". Only tests
 // build it.
 func fault() func(point string) {
-	want, times, _ := strings.Cut(os.Getenv("MILLRACE_FAULT"), "#")
+	want, times, _ := strings.Cut(os.Getenv("TEST_FAULT"), "#")
 	if want == "" {
 		return nil
 	}

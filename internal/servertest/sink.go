@@ -95,7 +95,7 @@ func bridgeAddr() string {
 // Drivers returns the drivers that a test runs on: process always, docker when
 // the environment says that the tests may use it.
 func Drivers() []string {
-	if os.Getenv("MILLRACE_TEST_DOCKER") != "" {
+	if os.Getenv("TEST_DOCKER") != "" {
 		return []string{"process", "docker"}
 	}
 	return []string{"process"}

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 // test images is there: make test sees to that.
 func needDocker(t *testing.T) {
 	t.Helper()
-	if os.Getenv("MILLRACE_TEST_DOCKER") == "" {
+	if os.Getenv("TEST_DOCKER") == "" {
 		t.Skip("needs Docker and the images of .ci/docker: run 'make test'")
 	}
 }
