@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -415,5 +414,5 @@ func (a *app) saveCode(act client.Action, name string) error {
 	if full, err := filepath.Abs(name); err == nil {
 		name = full
 	}
-	return a.ok(json.RawMessage(quote(name)), "saved action code to %s", a.bold(name))
+	return a.ok(quote(name), "saved action code to %s", a.bold(name))
 }

@@ -92,8 +92,10 @@ func (a *app) examine(ctx context.Context) []check {
 	}
 	key := check{"key", fine, "found in " + at.AuthFrom, ""}
 	if at.Auth == "" {
-		key = check{"key", failed, "no key was found: neither --auth, WHISK_AUTH nor " + strings.Join(client.Files(a.sys.getenv, a.sys.Home, a.defaultData()), " nor "),
-			"start a server with 'millrace dev', which leaves a key in its data folder, or give one with 'millrace property set --auth'"}
+		key = check{
+			"key", failed, "no key was found: neither --auth, WHISK_AUTH nor " + strings.Join(client.Files(a.sys.getenv, a.sys.Home, a.defaultData()), " nor "),
+			"start a server with 'millrace dev', which leaves a key in its data folder, or give one with 'millrace property set --auth'",
+		}
 	}
 	list = append(list, key)
 	up := checkServer(ctx, c, at)

@@ -139,8 +139,13 @@ func (a *app) explain(x client.Explanation) {
 	a.print("%s %s on trigger %s\n", a.bold("event"), ev.ID, a.bold(ev.Trigger.String()))
 	a.print("   at      %s\n", stamp(ev.Time))
 	for _, f := range []struct{ name, value string }{
-		{"source", ev.Source}, {"type", ev.Type}, {"subject", ev.Subject}, {"actor", ev.Actor},
-		{"cause", ev.Cause}, {"payload", clean(string(ev.Payload))}, {"meta", clean(string(ev.Meta))},
+		{"source", ev.Source},
+		{"type", ev.Type},
+		{"subject", ev.Subject},
+		{"actor", ev.Actor},
+		{"cause", ev.Cause},
+		{"payload", clean(string(ev.Payload))},
+		{"meta", clean(string(ev.Meta))},
 	} {
 		if f.value != "" && f.value != "null" {
 			a.print("   %-7s %s\n", f.name, f.value)

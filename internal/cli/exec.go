@@ -17,8 +17,15 @@ import (
 
 // languages are the families of kinds that an extension stands for.
 var languages = []struct{ ext, family string }{
-	{".js", "nodejs"}, {".py", "python"}, {".swift", "swift"}, {".jar", "java"}, {".php", "php"},
-	{".rb", "ruby"}, {".rs", "rust"}, {".go", "go"}, {".balx", "ballerina"},
+	{".js", "nodejs"},
+	{".py", "python"},
+	{".swift", "swift"},
+	{".jar", "java"},
+	{".php", "php"},
+	{".rb", "ruby"},
+	{".rs", "rust"},
+	{".go", "go"},
+	{".balx", "ballerina"},
 }
 
 const (

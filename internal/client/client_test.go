@@ -116,7 +116,11 @@ func TestEndpointURL(t *testing.T) {
 		{"localhost:3233", "https://localhost:3233"},
 		{"httpbin.org", "https://httpbin.org"},
 		{"https://h/base", "https://h/base"},
-		{"", ""}, {"http://", ""}, {"http://a b", ""}, {"http://h?x=1", ""}, {"http://u:p@h", ""},
+		{"", ""},
+		{"http://", ""},
+		{"http://a b", ""},
+		{"http://h?x=1", ""},
+		{"http://u:p@h", ""},
 	}
 	for _, tt := range tests {
 		got, err := Endpoint{Host: tt.host, HostFrom: "a test"}.URL()

@@ -29,13 +29,17 @@ type told struct {
 func (t *told) Events(context.Context, hub.Query) ([]whisk.Verdict, error) {
 	return []whisk.Verdict{t.verdict}, nil
 }
+
 func (t *told) Verdict(context.Context, string, string) (whisk.Verdict, error) { return t.verdict, nil }
+
 func (t *told) Attempts(context.Context, whisk.Match) ([]whisk.Attempt, string, error) {
 	return t.dead.Attempts, t.dead.ID, nil
 }
+
 func (t *told) DeadLetters(context.Context, string, int, int) ([]whisk.DeadLetter, error) {
 	return []whisk.DeadLetter{t.dead}, nil
 }
+
 func (t *told) DeadLetter(context.Context, string, string) (whisk.DeadLetter, error) {
 	return t.dead, nil
 }

@@ -177,7 +177,8 @@ func TestActionUpdate(t *testing.T) {
 		Annotations whisk.Params
 		Limits      map[string]int
 		Exec        map[string]any
-	}) {
+	},
+	) {
 		t.Helper()
 		if err := json.Unmarshal([]byte(c.must(200, "PUT", "actions/a"+query, body)), &got); err != nil {
 			t.Fatal(err)

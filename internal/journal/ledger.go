@@ -24,8 +24,7 @@ const originShift = 20
 // node is one match that is not done, or not yet known to be done for good.
 type node struct {
 	match    whisk.Match
-	event    string // its event's ID; empty for an invocation
-	rule     whisk.Revision
+	event    string        // its event's ID; empty for an invocation
 	pending  whisk.Pending // without event, invoke, Started and Exhausted
 	phase    phase
 	origin   uint64 // 0: only a start or a record is known, its verdict is lost

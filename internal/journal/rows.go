@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/hex"
 	"hash/crc32"
 	"strconv"
 	"time"
@@ -110,13 +109,6 @@ func idKey(id string) []byte {
 		return raw[:]
 	}
 	return []byte(id)
-}
-
-func idText(key []byte) string {
-	if len(key) == idBytes {
-		return hex.EncodeToString(key)
-	}
-	return string(key)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

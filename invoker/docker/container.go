@@ -16,7 +16,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
-	"github.com/docker/docker/errdefs"
 	"github.com/docker/docker/pkg/stdcopy"
 	"golang.org/x/sys/unix"
 
@@ -198,7 +197,8 @@ func (d *Driver) start(ctx context.Context, c *box) error {
 		select {
 		case e := <-ended:
 			c.code = int(e.StatusCode)
-		case <-failed: // removed, or the daemon is gone: no code
+		case err := <-failed: // removed, or the daemon is gone: no code
+			d.o.Log.Debug("container not watched to its end", slog.String("container", c.ID()), slog.Any("err", err))
 		}
 		close(c.done)
 	}()
@@ -313,9 +313,6 @@ func (c *box) ended() int {
 func (c *box) Remove(ctx context.Context) error {
 	c.once.Do(func() {
 		c.removed = c.d.removeContainer(ctx, c.id)
-		if errdefs.IsCancelled(c.removed) {
-			c.removed = errors.Join(c.removed, ctx.Err())
-		}
 		c.clean()
 		c.pumped.Wait()
 	})
@@ -325,7 +322,7 @@ func (c *box) Remove(ctx context.Context) error {
 // clean closes and removes what the container had on this side.
 func (c *box) clean() {
 	if c.listen != nil {
-		c.listen.Close()
+		_ = c.listen.Close() // its file goes with the folder
 	}
 	for _, l := range c.logs {
 		if l != nil {

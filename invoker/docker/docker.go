@@ -24,11 +24,11 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
-	"github.com/docker/docker/errdefs"
 
 	"github.com/millrace/millrace/internal/whisk"
 	"github.com/millrace/millrace/invoker"

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +19,6 @@ type Bench struct {
 	T    testing.TB
 	stop context.CancelFunc
 	done chan struct{}
-	n    atomic.Int64
 }
 
 // Start runs an invoker over d until the test ends or Stop is called. It keeps

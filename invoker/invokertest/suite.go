@@ -43,10 +43,20 @@ func (s Suite) Run(t *testing.T) {
 				name string
 				run  func(kit)
 			}{
-				{"answers", kit.answers}, {"warm", kit.warm}, {"logs", kit.logs}, {"many logs", kit.manyLogs},
-				{"big result", kit.bigResult}, {"timeouts", kit.timeouts}, {"exits", kit.exits},
-				{"bad code", kit.badCode}, {"memory", kit.memory}, {"processes", kit.processes},
-				{"files", kit.files}, {"environment", kit.environment}, {"archives", kit.archives}, {"large payload", kit.largePayload},
+				{"answers", kit.answers},
+				{"warm", kit.warm},
+				{"logs", kit.logs},
+				{"many logs", kit.manyLogs},
+				{"big result", kit.bigResult},
+				{"timeouts", kit.timeouts},
+				{"exits", kit.exits},
+				{"bad code", kit.badCode},
+				{"memory", kit.memory},
+				{"processes", kit.processes},
+				{"files", kit.files},
+				{"environment", kit.environment},
+				{"archives", kit.archives},
+				{"large payload", kit.largePayload},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					k.T, k.b.T = t, t

@@ -70,6 +70,5 @@ func (p Program) Command(interpreter, path string, memory int) []string {
 	return []string{interpreter, NativeArg}
 }
 
-// NativeArg, as the first argument of this binary, makes it the native
-// launcher.
+// NativeArg is the first argument that makes this binary the native launcher.
 const NativeArg = "millrace-native-launcher"

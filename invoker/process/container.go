@@ -59,7 +59,7 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 	d.mu.Unlock()
 	defer func() {
 		if err != nil {
-			c.clean()
+			err = errors.Join(err, c.clean())
 		}
 	}()
 
