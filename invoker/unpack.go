@@ -44,7 +44,7 @@ func unpack(code string, binary bool, put emit) error {
 			return badCode("the code is not valid base64")
 		}
 	}
-	u := &unpacker{put: put}
+	u := &unpacker{put: put, room: maxUnpacked}
 	switch {
 	case bytes.HasPrefix(data, []byte("PK\x03\x04")), bytes.HasPrefix(data, []byte("PK\x05\x06")):
 		return u.zip(data)
@@ -62,7 +62,7 @@ func unpack(code string, binary bool, put emit) error {
 
 type unpacker struct {
 	put   emit
-	bytes int64
+	room  int64 // bytes that may still come
 	files int
 	links map[string]bool // paths of symbolic links
 }
@@ -155,11 +155,14 @@ func (u *unpacker) link(name, target string) error {
 	if target == "" || path.IsAbs(target) || strings.ContainsRune(target, 0) || to == ".." || strings.HasPrefix(to, "../") {
 		return badCode("the symbolic link %q in the archive leaves its folder", name)
 	}
-	for dir := to; dir != "."; dir = path.Dir(dir) {
-		if u.links[dir] {
-			// What it leads to would have to be followed to be judged.
-			return badCode("the symbolic link %q in the archive leads to another one", name)
+	// Steps up come first: after a step down they could start from where
+	// another link leads.
+	down := false
+	for step := range strings.SplitSeq(target, "/") {
+		if step == ".." && down {
+			return badCode("the symbolic link %q in the archive goes down and up again", name)
 		}
+		down = down || step != ".." && step != "." && step != ""
 	}
 	if u.links == nil {
 		u.links = map[string]bool{}
@@ -190,8 +193,8 @@ func (u *unpacker) file(name string, mode fs.FileMode, r io.Reader) error {
 		if err != nil && err != io.EOF {
 			return badCode("%q in the archive cannot be read: %v", name, err)
 		}
-		if u.bytes += n; u.bytes > maxUnpacked {
-			return badCode("the archive unpacks to more than %d bytes", int64(maxUnpacked))
+		if u.room -= n; u.room < 0 {
+			return badCode("the archive unpacks to more than %d MiB", maxUnpacked>>20)
 		}
 		if n > 0 || !h.Append {
 			if err := u.put(h, buf.Bytes()); err != nil {

@@ -1,0 +1,141 @@
+package invoker
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipeBook returns a logbook over pipes and their writing ends.
+func pipeBook(t *testing.T) (*logbook, [2]*os.File) {
+	t.Helper()
+	var r, w [2]*os.File
+	for i := range r {
+		var err error
+		if r[i], w[i], err = os.Pipe(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := newLogbook(r[0], r[1])
+	t.Cleanup(func() {
+		l.close()
+		w[0].Close()
+		w[1].Close()
+	})
+	return l, w
+}
+
+func texts(lines []string) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = l[31:]
+	}
+	return out
+}
+
+func TestLogsOfPipes(t *testing.T) {
+	l, w := pipeBook(t)
+	io.WriteString(w[0], "of the start\n")
+	l.open(1000, true)
+	io.WriteString(w[0], "one\r\ntwo\n\nthr")
+	io.WriteString(w[0], "ee\nend")
+	io.WriteString(w[1], "bad \xff\n")
+	got := texts(l.take())
+	slices.Sort(got)
+	if want := []string{"stderr: bad \ufffd", "stdout: ", "stdout: end", "stdout: one", "stdout: three", "stdout: two"}; !slices.Equal(got, want) {
+		t.Errorf("lines = %q, want %q", got, want)
+	}
+	io.WriteString(w[0], "between\n"+sentinel+"\n")
+	l.open(1000, false)
+	if got, want := texts(l.take()), []string{"stdout: between", "stdout: " + sentinel}; !slices.Equal(got, want) {
+		t.Errorf("lines = %q, want %q", got, want)
+	}
+	l.open(0, false)
+	io.WriteString(w[0], "nobody wants it\n")
+	if got := l.take(); got != nil {
+		t.Errorf("lines without room = %q", got)
+	}
+}
+
+func TestLogLimit(t *testing.T) {
+	l, w := pipeBook(t)
+	l.open(1000, true)
+	for i := range 10_000 {
+		fmt.Fprintln(w[0], i)
+	}
+	lines := l.take()
+	size := 0
+	for _, s := range lines[:len(lines)-1] {
+		size += len(s)
+	}
+	if want := "stderr: Logs were truncated because the total bytes size exceeds the limit of 1000 bytes."; size > 1000 || texts(lines)[len(lines)-1] != want {
+		t.Errorf("%d bytes, then %q", size, lines[len(lines)-1])
+	}
+	l.open(1000, false)
+	fmt.Fprintln(w[0], "more")
+	if got, want := texts(l.take()), []string{"stdout: more"}; !slices.Equal(got, want) {
+		t.Errorf("lines of the next = %q, want %q", got, want)
+	}
+	// What is written while nobody runs is kept within bounds: ours, and the
+	// pipe's own.
+	for range 100 {
+		fmt.Fprintln(w[0], strings.Repeat("x", 4000))
+	}
+	l.open(10<<20, false)
+	if n := len(l.take()); n == 0 || n > 2*maxBefore/4000 {
+		t.Errorf("%d lines of between", n)
+	}
+}
+
+func TestLongLinesAreSplit(t *testing.T) {
+	l, w := pipeBook(t)
+	l.open(1<<20, true)
+	fmt.Fprintln(w[0], strings.Repeat("x", 2*maxLine+5))
+	fmt.Fprintln(w[0], strings.Repeat("y", maxLine))
+	var sizes []int
+	for _, s := range texts(l.take()) {
+		sizes = append(sizes, len(s)-len("stdout: "))
+	}
+	if want := []int{maxLine, maxLine, 5, maxLine}; !slices.Equal(sizes, want) {
+		t.Errorf("lengths = %v, want %v", sizes, want)
+	}
+}
+
+func TestLogsOfStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		outR, outW := io.Pipe()
+		errR, errW := io.Pipe()
+		l := newLogbook(outR, errR)
+		l.open(1000, true)
+		io.WriteString(outW, "a\nno end"+sentinel+"\n")
+		go func() {
+			time.Sleep(time.Second)
+			io.WriteString(errW, "late\n"+sentinel+"\n")
+		}()
+		lines, complete := l.takeMarked(true)
+		if got, want := texts(lines), []string{"stdout: a", "stdout: no end", "stderr: late"}; !slices.Equal(got, want) || !complete {
+			t.Errorf("lines = %q, %v, want %q", got, complete, want)
+		}
+		l.open(1000, false)
+		io.WriteString(outW, sentinel+"\n")
+		began := time.Now()
+		if _, complete = l.takeMarked(true); complete || time.Since(began) != logsQuiet {
+			t.Errorf("with one mark of two: complete %v after %v", complete, time.Since(began))
+		}
+		l.open(1000, false)
+		io.WriteString(outW, "b\n")
+		began = time.Now()
+		lines, complete = l.takeMarked(false)
+		if got := texts(lines); !slices.Equal(got, []string{"stdout: b"}) || !complete || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("without marks: %q, %v after %v", got, complete, time.Since(began))
+		}
+		outW.Close()
+		errW.Close()
+		l.close()
+	})
+}
