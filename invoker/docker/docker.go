@@ -145,7 +145,11 @@ func (d *Driver) Describe() (name, isolation string) {
 }
 
 // Offers implements invoker.Driver: the image must be there, or be pulled.
+// Actions that bring an image of their own can always be made.
 func (d *Driver) Offers(r whisk.Runtime) error {
+	if r.Kind == whisk.KindBlackbox {
+		return nil
+	}
 	ctx := context.Background() // the contract has none: a pull takes what it takes
 	return d.ensure(ctx, r.Image.String(), d.o.Pull)
 }
