@@ -348,9 +348,11 @@ func (t *run) record() whisk.Activation {
 	if q.notes.binding != nil {
 		notes = append(notes, whisk.Param{Key: "binding", Value: q.notes.binding})
 	}
+	// The clock on the wall may be set meanwhile; what passed is what counts.
+	start, took := first.UTC(), t.end.Sub(first)
 	return whisk.Activation{
 		ID: inv.ActivationID, Namespace: inv.Namespace, Name: a.Name.Entity, Version: a.Version,
-		Subject: inv.Subject, Cause: inv.Cause, Start: first.UTC(), End: t.end.UTC(), Duration: t.end.Sub(first),
+		Subject: inv.Subject, Cause: inv.Cause, Start: start, End: start.Add(took), Duration: took,
 		Outcome: t.outcome, Result: t.result, Size: t.size, Logs: t.logs, Annotations: notes,
 	}
 }
