@@ -218,8 +218,15 @@ func (g *group) kill() {
 	for _, pid := range g.members() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	if g.freezes() {
-		_ = g.freeze(false)
+	for _, d := range g.dirs { // at most one has either
+		thaw(d, "freezer.state", "THAWED")
+		thaw(d, "cgroup.freeze", "0")
+	}
+}
+
+func thaw(dir, file, text string) {
+	if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+		_ = write(dir, file, text)
 	}
 }
 

@@ -265,7 +265,11 @@ func (c *container) signal(sig syscall.Signal) error {
 		return os.ErrProcessDone
 	default:
 	}
-	for _, pid := range descendants(c.pid) {
+	pids := descendants(c.pid)
+	if c.d.bare != nil {
+		pids = append(pids, c.pid)
+	}
+	for _, pid := range pids {
 		_ = syscall.Kill(pid, sig) // one that has ended meanwhile needs none
 	}
 	return nil

@@ -91,6 +91,12 @@ func runShim(text string) error {
 	if err := os.Chdir(p.Dir); err != nil {
 		return err
 	}
+	// Files that the server was started with are not the action's.
+	if err := unix.CloseRange(5, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		for fd := 5; fd < 4096; fd++ {
+			unix.CloseOnExec(fd)
+		}
+	}
 	command := p.Command
 	if p.Isolate {
 		command = append([]string{"/bin/sh", "-c", initScript, "init"}, command...)
