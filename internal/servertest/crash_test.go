@@ -55,7 +55,7 @@ func crash(t *testing.T, driver string) {
 	checkSlots(t, p, events)
 }
 
-func newProcess(t *testing.T, driver string) *servertest.Process {
+func newProcess(t testing.TB, driver string) *servertest.Process {
 	file := filepath.Join(t.TempDir(), "runtimes.json")
 	if err := os.WriteFile(file, []byte(servertest.TestRuntimes), 0o600); err != nil {
 		t.Fatal(err)
