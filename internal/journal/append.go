@@ -192,7 +192,7 @@ func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
 	s := deadLetter{DeadLetter: d}
 	data, err := json.Marshal(s)
 	if err == nil && len(data) > maxBody && d.Event != nil {
-		data, err = j.buryBody(ctx, s)
+		data, err = j.buryBody(ctx, &s)
 	}
 	if err != nil {
 		return fmt.Errorf("bury %s: %w", d.ID, err)
@@ -201,7 +201,7 @@ func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
 		return err
 	}
 	j.bury.Lock()
-	err = j.buried(ctx, &d, data)
+	err = j.buried(ctx, &s, data)
 	j.bury.Unlock()
 	if err != nil {
 		return fmt.Errorf("bury %s: %w", d.ID, err)
@@ -209,15 +209,15 @@ func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
 	return j.flush(ctx)
 }
 
-func (j *Journal) buried(ctx context.Context, d *whisk.DeadLetter, data []byte) error {
-	seq, err := j.bus.Publish(ctx, bus.Message{Subject: deadSubject(d), Data: data}, nil)
+func (j *Journal) buried(ctx context.Context, s *deadLetter, data []byte) error {
+	seq, err := j.bus.Publish(ctx, bus.Message{Subject: deadSubject(&s.DeadLetter), Data: data}, nil)
 	if err != nil {
 		return err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.last[inDead] = seq
-	j.index.wrote(inDead, seq, checksum(data), deadRows(nil, d, "", at(inDead, seq, 0)))
+	j.index.wrote(inDead, seq, checksum(data), deadRows(nil, &s.DeadLetter, s.Body, at(inDead, seq, 0)))
 	return nil
 }
 
@@ -264,7 +264,8 @@ func deadID(d *whisk.DeadLetter) string {
 	return whisk.DeriveID(when, "dead", strconv.FormatUint(d.Match.Event, 10), d.Match.Rule.String(), d.Match.Invoke, last)
 }
 
-func (j *Journal) buryBody(ctx context.Context, s deadLetter) ([]byte, error) {
+// buryBody puts the event of s into an object and encodes s without it.
+func (j *Journal) buryBody(ctx context.Context, s *deadLetter) ([]byte, error) {
 	b, err := json.Marshal(s.Event)
 	if err != nil {
 		return nil, err

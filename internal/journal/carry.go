@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/internal/bus"
@@ -74,15 +75,31 @@ func (j *Journal) waitForRoom(ctx context.Context) error {
 	}
 }
 
+// wakeKeeper has the trimmer and the carrier look at once.
 func (j *Journal) wakeKeeper() {
-	select {
-	case j.work <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{j.trimNow, j.carryNow} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// keep carries and trims until ctx ends.
+// keep carries, and trims beside it, until ctx ends. A carry may wait for the
+// writer while that waits for a trim.
 func (j *Journal) keep(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		j.look(ctx, j.trimNow, "trim journal", func(ctx context.Context) error {
+			return errors.Join(j.trim(ctx), j.countDead(ctx))
+		})
+	})
+	j.look(ctx, j.carryNow, "carry", j.carry)
+	wg.Wait()
+}
+
+// look calls do now and then and whenever it is woken, until ctx ends.
+func (j *Journal) look(ctx context.Context, now chan struct{}, what string, do func(context.Context) error) {
 	tick := time.NewTicker(j.pace.keep)
 	defer tick.Stop()
 	for {
@@ -90,19 +107,13 @@ func (j *Journal) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-j.work:
+		case <-now:
 		}
-		for _, step := range []struct {
-			what string
-			do   func(context.Context) error
-		}{
-			{"carry", j.carry}, {"trim journal", j.trim}, {"count dead letters", j.countDead},
-		} {
-			if err := step.do(ctx); err != nil && ctx.Err() == nil {
-				j.log.WarnContext(ctx, step.what, slog.Any("err", err))
-			}
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			j.log.WarnContext(ctx, what, slog.Any("err", err))
 		}
-		// A full journal calls again at once: not more often than this.
+		// A journal that stays full calls again at once: not more often than
+		// this.
 		select {
 		case <-ctx.Done():
 			return

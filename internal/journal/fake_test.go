@@ -338,6 +338,24 @@ type running struct {
 	cancel context.CancelFunc
 	ended  chan error
 	once   sync.Once
+	reg    *prometheus.Registry
+}
+
+// metric returns the value of one of the journal's metrics without labels.
+func (r *running) metric(name string) float64 {
+	r.t.Helper()
+	all, err := r.reg.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() == "millrace_journal_"+name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	r.t.Fatalf("there is no metric %s", name)
+	return 0
 }
 
 func testOptions(t testing.TB) Options {
@@ -355,13 +373,14 @@ func openOn(t testing.TB, b streamBus, o Options) *running {
 // opened opens a journal on b: tests that look at a start alone do not run it.
 func opened(t testing.TB, b streamBus, o Options) *running {
 	t.Helper()
-	o.Metrics = prometheus.NewRegistry()
+	reg := prometheus.NewRegistry()
+	o.Metrics = reg
 	j, err := open(t.Context(), b, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	j.pace = quickPace
-	r := &running{Journal: j, t: t, ended: make(chan error, 1)}
+	r := &running{Journal: j, t: t, ended: make(chan error, 1), reg: reg}
 	t.Cleanup(r.stop)
 	return r
 }

@@ -92,9 +92,10 @@ type Journal struct {
 	average          int64         // bytes of an event in the archive, about
 	eased            chan struct{} // closed and replaced when there may be room again
 
-	work chan struct{} // wakes the keeper
-	bury sync.Mutex    // one dead letter at a time: their order is the index's
-	dead uint64        // the oldest dead letter kept, as last seen
+	trimNow, carryNow chan struct{} // wake the keeper
+
+	bury sync.Mutex // one dead letter at a time: their order is the index's
+	dead uint64     // the oldest dead letter kept, as last seen
 }
 
 type judgedAt struct {
@@ -123,7 +124,8 @@ func open(ctx context.Context, b streamBus, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		bus: b, log: o.Log, limit: o.Limit, pace: usualPace,
-		ledger: newLedger(), eased: make(chan struct{}), work: make(chan struct{}, 1),
+		ledger: newLedger(), eased: make(chan struct{}),
+		trimNow: make(chan struct{}, 1), carryNow: make(chan struct{}, 1),
 		recent: newMessageCache(b),
 	}
 	j.met = newMetrics(o.Metrics, j)
