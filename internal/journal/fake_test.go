@@ -474,3 +474,10 @@ func matchesOf(ps []whisk.Pending) []whisk.Match {
 	}
 	return out
 }
+
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -26,11 +26,11 @@ func (r *running) fill(b *fakeBus, from, n, size int) {
 func TestRule13ACarryForgetsNothing(t *testing.T) {
 	for _, large := range []bool{false, true} {
 		b := newFakeBus(64 << 20)
+		b.streams[bus.StreamEvents].limit = 1 << 30
 		j := openOn(t, b, testOptions(t))
 		ev := anEvent(1)
 		if large {
 			ev.Payload = append(append([]byte(`{"s":"`), bytes.Repeat([]byte("x"), 1<<20)...), `"}`...)
-			b.streams[bus.StreamEvents].limit = 1 << 30
 		}
 		evs := b.accept(t, ev, anEvent(2))
 		j.judgeAll(evs...)
