@@ -12,11 +12,15 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// maxLogs is how much log text a record holds itself, in bytes, and maxBody how
-// large a carried or dead event may be there: what is larger is an object.
 const (
+	// maxLogs is how much log text a record holds itself, in bytes, and maxBody
+	// how large a carried or dead event may be there: what is larger is an
+	// object.
 	maxLogs = 64 << 10
 	maxBody = 1 << 20
+	// maxEntry is the largest entry, in bytes: the server takes messages of
+	// 8 MiB. Nothing that keeps to whisk's limits comes near it.
+	maxEntry = 7 << 20
 )
 
 // Verdicts writes what became of the events from..judged: vs holds the verdicts
@@ -138,6 +142,9 @@ func (j *Journal) request(ctx context.Context, es []whisk.Entry) (*request, erro
 		var err error
 		if p.data, err = appendEntry(p.data, &all[i]); err != nil {
 			return nil, whisk.E(whisk.Internal, "append to journal", err)
+		}
+		if len(p.data)-before > maxEntry {
+			return nil, whisk.E(whisk.TooLarge, "append to journal", fmt.Errorf("an entry of %d bytes", len(p.data)-before))
 		}
 		if n := i - sum(r.parts); n > 0 && (len(p.data) > maxMessage || n == maxEntries) {
 			next := append([]byte(nil), p.data[before:]...)

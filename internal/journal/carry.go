@@ -16,9 +16,14 @@ import (
 // Parts of JOURNAL's limit. All lie below the stream's own limit, so that what
 // is on its way (starts, records, dead letters, carries) always finds room:
 //
-//	since Low: from a half of it on the oldest are carried, until it is three
-//	eighths; from three quarters on no more matches are taken.
+//	since Low: from three quarters on no more matches are taken.
 //	in all: from 15/16 on what is done is trimmed, until it is 14/16.
+//
+// What is carried goes by the window, which is the limit on a small disk: from
+// a half of it since Low on the oldest are carried, until it is three eighths.
+// So a start reads about half a window; what is undone is at most an eighth of
+// a window and is carried at most once per quarter, so carries are at most a
+// third of what is written.
 const (
 	sixteen    = 16
 	carryFrom  = 8
@@ -26,7 +31,7 @@ const (
 	fullFrom   = 12
 	trimFrom   = 15
 	trimUntil  = 14
-	maxUndone  = 2 // the bodies of all that is undone
+	maxUndone  = 2 // the bodies of all that is undone, of the limit
 	carryAgain = 4 // others' bytes between two carries of one match
 )
 
@@ -35,11 +40,21 @@ func (j *Journal) held() int64 { return j.volume.since(j.low()) }
 
 // tight reports whether the keeper has something to do. The caller holds mu.
 func (j *Journal) tight() bool {
-	return j.held() > j.share(carryFrom) || j.stored > j.share(trimFrom)
+	return j.held() > j.window(carryFrom) || j.stored > j.share(trimFrom)
 }
 
 // share is so many sixteenths of JOURNAL's limit.
 func (j *Journal) share(n int64) int64 { return j.limit / sixteen * n }
+
+// minWindow keeps starts short where the limit is large: half of it is read in
+// less than a second.
+const minWindow = 128 << 20
+
+// window is so many sixteenths of what carries go by. It grows with what is
+// undone. The caller holds mu.
+func (j *Journal) window(n int64) int64 {
+	return min(j.limit, max(minWindow, sixteen/maxUndone*j.ledger.bytes)) / sixteen * n
+}
 
 // full reports whether no more matches may be taken.
 func (j *Journal) full() bool {
@@ -56,7 +71,7 @@ func (j *Journal) fullLocked() bool {
 func (j *Journal) waitForRoom(ctx context.Context) error {
 	for told := false; ; {
 		j.mu.Lock()
-		full, eased := j.fullLocked(), j.eased
+		full, eased, bytes := j.fullLocked(), j.eased, j.ledger.bytes
 		j.mu.Unlock()
 		if !full {
 			return nil
@@ -64,7 +79,7 @@ func (j *Journal) waitForRoom(ctx context.Context) error {
 		if !told {
 			told = true
 			j.met.waits.Inc()
-			j.log.InfoContext(ctx, "verdicts wait: too much is undone", slog.Int64("bytes", j.limit))
+			j.log.InfoContext(ctx, "verdicts wait: too much is undone", slog.Int64("bytes", bytes), slog.Int64("limit", j.limit))
 		}
 		j.wakeKeeper()
 		select {
@@ -131,8 +146,8 @@ func (j *Journal) carry(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	goal := uint64(0)
-	if j.held() > j.share(carryFrom) {
-		goal = j.volume.above(j.share(carryUntil))
+	if j.held() > j.window(carryFrom) {
+		goal = j.volume.above(j.window(carryUntil))
 	}
 	j.mu.Unlock()
 	for ctx.Err() == nil {
@@ -234,7 +249,7 @@ func (j *Journal) chooseCarries(below, goal uint64) []*node {
 	j.ledger.events.each(func(n *node) bool { return n.match.Event < below && take(n) })
 	j.ledger.fresh.each(func(n *node) bool { return n.held < goal && take(n) })
 	j.ledger.carried.each(func(n *node) bool {
-		return n.held < goal && (j.ledger.filled-n.filled < j.share(carryAgain) || take(n))
+		return n.held < goal && (j.ledger.filled-n.filled < j.window(carryAgain) || take(n))
 	})
 	return unique(out)
 }

@@ -53,15 +53,30 @@ func decodeEntries(data []byte) ([]stored, error) {
 }
 
 // decodeEntry reads what appendEntry wrote, without the length.
-func decodeEntry(b []byte) (stored, error) {
+func decodeEntry(b []byte) (stored, error) { return decode(b, false) }
+
+// decodeState is decodeEntry for a ledger, which has no use for the record of
+// an attempt that ended its match: those are most of a journal.
+func decodeState(b []byte) (stored, error) { return decode(b, true) }
+
+func decode(b []byte, state bool) (stored, error) {
 	var s stored
+	var record []byte
 	if len(b) == 0 || int(b[0]) >= len(kinds) || b[0] == 0 {
 		return s, fmt.Errorf("decode journal entry: %w", errWire)
 	}
 	s.Kind = kinds[b[0]]
 	d := decoder{b: b[1:]}
 	for d.next() {
+		if state && d.field == fieldRecord && d.typ == typeBytes {
+			record = d.val
+			continue
+		}
 		d.entryField(&s)
+	}
+	if record != nil && !s.Final && d.err == nil {
+		d.typ, d.val = typeBytes, record
+		s.Record = d.record()
 	}
 	if d.err != nil {
 		return stored{}, fmt.Errorf("decode journal entry: %w", d.err)

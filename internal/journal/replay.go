@@ -175,7 +175,7 @@ func (j *Journal) replayMessage(m *bus.Message, below, first bool) error {
 	carries := false
 	err = splitEntries(m.Data, func(n int, b []byte) bool {
 		var e stored
-		if e, bad = decodeEntry(b); bad != nil {
+		if e, bad = decodeState(b); bad != nil {
 			return false
 		}
 		carries = e.Kind == whisk.EntryCarry
