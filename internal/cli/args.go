@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -173,7 +174,7 @@ func membersOf(b []byte) (whisk.Params, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, err
 	}
-	if d.More() {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) { // More says no before a stray brace
 		return nil, errors.New("there is more after the object")
 	}
 	return out, nil

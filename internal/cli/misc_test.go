@@ -333,6 +333,7 @@ func FuzzMembers(f *testing.F) {
 	f.Add(`{"b":[1,2],"a":{"x":null}}`)
 	f.Add(`{"a":1,"a":2} x`)
 	f.Add(`[1]`)
+	f.Add(`{}}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		p, err := membersOf([]byte(s))
 		if err != nil {
