@@ -32,9 +32,12 @@ func (j *Journal) Verdicts(ctx context.Context, from uint64, judged whisk.Place,
 	if err := j.waitForRoom(ctx); err != nil {
 		return err
 	}
+	from, vs = j.unjudged(from, vs)
+	if from > judged.Seq {
+		return nil
+	}
 	r := new(request)
 	p := part{span: &span{from: from, judged: judged}}
-	vs = j.unjudged(vs)
 	for i := range vs {
 		v := &vs[i]
 		s := stored{Entry: whisk.Entry{Kind: whisk.EntryVerdict, Verdict: v}}
@@ -61,11 +64,13 @@ func (r *request) add(p part) {
 	r.bytes += int64(p.size()) + messageOverhead
 }
 
-// unjudged returns copies of those of vs whose events have no verdict yet.
-func (j *Journal) unjudged(vs []whisk.Verdict) []whisk.Verdict {
+// unjudged returns the first sequence from from on that is not judged, and
+// copies of those of vs whose events have no verdict yet.
+func (j *Journal) unjudged(from uint64, vs []whisk.Verdict) (uint64, []whisk.Verdict) {
 	out := make([]whisk.Verdict, 0, len(vs))
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	from = j.ranges.after(from)
 	for i := range vs {
 		if j.ranges.has(vs[i].Event.Seq) {
 			continue
@@ -75,7 +80,7 @@ func (j *Journal) unjudged(vs []whisk.Verdict) []whisk.Verdict {
 			v.Size = int(j.average)
 		}
 	}
-	return out
+	return from, out
 }
 
 // Append writes entries in one message where they fit: they survive the death

@@ -128,7 +128,7 @@ func open(ctx context.Context, b streamBus, o Options) (*Journal, error) {
 		trimNow: make(chan struct{}, 1), carryNow: make(chan struct{}, 1),
 		recent: newMessageCache(b),
 	}
-	j.met = newMetrics(o.Metrics, j)
+	j.met = newMetrics()
 	for i, name := range streamNames {
 		st, err := b.State(ctx, name)
 		if err != nil {
@@ -155,6 +155,7 @@ func open(ctx context.Context, b streamBus, o Options) (*Journal, error) {
 		j.log.WarnContext(ctx, "trim journal at start", slog.Any("err", err))
 	}
 	j.index.start(ctx)
+	j.met.register(o.Metrics, j)
 	return j, nil
 }
 

@@ -14,14 +14,13 @@ type metrics struct {
 	waits    prometheus.Counter
 	deadLost prometheus.Counter
 	rebuilds prometheus.Counter
+
+	byKind *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer, j *Journal) *metrics {
+func newMetrics() *metrics {
 	count := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help})
-	}
-	gauge := func(name, help string, f func() float64) prometheus.GaugeFunc {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help}, f)
 	}
 	entries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "millrace", Subsystem: "journal", Name: "entries_total", Help: "Entries written, by kind.",
@@ -37,8 +36,17 @@ func newMetrics(r prometheus.Registerer, j *Journal) *metrics {
 	for _, k := range kinds[1:] {
 		m.entries[k] = entries.WithLabelValues(string(k))
 	}
+	m.byKind = entries
+	return m
+}
+
+// register shows the metrics of an open journal.
+func (m *metrics) register(r prometheus.Registerer, j *Journal) {
 	if r == nil {
-		return m
+		return
+	}
+	gauge := func(name, help string, f func() float64) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help}, f)
 	}
 	locked := func(f func() int64) func() float64 {
 		return func() float64 {
@@ -48,13 +56,12 @@ func newMetrics(r prometheus.Registerer, j *Journal) *metrics {
 		}
 	}
 	r.MustRegister(
-		entries, m.messages, m.carries, m.waits, m.deadLost, m.rebuilds,
+		m.byKind, m.messages, m.carries, m.waits, m.deadLost, m.rebuilds,
 		gauge("undone", "Matches and invocations that are not done.", locked(func() int64 { return int64(j.ledger.undone) })),
 		gauge("undone_bytes", "Bytes of their bodies, about.", locked(func() int64 { return j.ledger.bytes })),
 		gauge("held_bytes", "Bytes of the journal that a start would read.", locked(j.held)),
 		gauge("unindexed", "Entries in memory that the index has not reached.", func() float64 { return float64(j.index.lag()) }),
 	)
-	return m
 }
 
 func (m *metrics) wrote(stream int, batch []part) {

@@ -46,6 +46,16 @@ func (r ranges) has(v uint64) bool {
 	return false
 }
 
+// after returns v, or the first sequence above it that is not in the set.
+func (r ranges) after(v uint64) uint64 {
+	for _, e := range r {
+		if v >= e[0] && v <= e[1] {
+			return e[1] + 1
+		}
+	}
+	return v
+}
+
 // gaps returns what is missing between first and last.
 func (r ranges) gaps(first, last uint64) [][2]uint64 {
 	var out [][2]uint64

@@ -117,118 +117,127 @@ func newEvents(from, n int) []whisk.Event {
 	return out
 }
 
-// A node is killed at random while it works. What was answered is there, and
-// everything is judged once and done or undone.
-func TestKilledWhileItWorks(t *testing.T) {
-	dir := t.TempDir()
-	made := 0
-	for round := range 4 {
-		n := start(t, dir, bus.Disk)
-		undone := n.j.Undone()
-		first := n.j.Judged().Seq + 1
-		if first > uint64(made)+1 || len(n.j.Gaps()) != 0 {
-			t.Fatalf("round %d: judged up to %d of %d, gaps %v", round, first-1, made, n.j.Gaps())
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		var mu sync.Mutex
-		recorded := map[string]bool{}
-		progress := make(chan struct{}, 10_000)
-		run := func(ev whisk.Event) {
-			if n.j.Append(ctx, startEntry(&ev)) == nil && n.j.Append(ctx, recordEntry(&ev)) == nil {
-				mu.Lock()
-				recorded[runID(&ev)] = true
-				mu.Unlock()
-				progress <- struct{}{}
-			}
-		}
-		for _, p := range undone {
-			q, err := n.j.Pending(ctx, p.Match)
-			if err != nil || q.Event == nil {
-				t.Fatalf("round %d: body of %v: %v", round, p.Match, err)
-			}
-			wg.Go(func() { run(*q.Event) })
-		}
-		evs := newEvents(made, 400)
-		places, err := n.bus.Accept(ctx, evs...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		made += len(evs)
-		for i := range evs {
-			evs[i].Seq = places[i].Seq
-		}
-		wg.Go(func() {
-			for from := first; from <= uint64(made) && ctx.Err() == nil; {
-				got, err := n.bus.ReadEvents(ctx, from, 37)
-				if err != nil {
-					return
-				}
-				var vs []whisk.Verdict
-				for i := range got {
-					vs = append(vs, verdictOf(&got[i]))
-				}
-				if n.j.Verdicts(ctx, from, vs[len(vs)-1].Event, vs) != nil {
-					return
-				}
-				for i := range got {
-					if rand.IntN(3) > 0 {
-						run(got[i])
-					}
-				}
-				from = got[len(got)-1].Seq + 1
-			}
-		})
-		for stop := 100 + rand.IntN(150); stop > 0; stop-- {
-			select {
-			case <-progress:
-			case <-t.Context().Done():
-				t.Fatal("nothing more is recorded")
-			}
-		}
-		// What is recorded now must be in the copy.
-		mu.Lock()
-		sure := make([]string, 0, len(recorded))
-		for id := range recorded {
-			sure = append(sure, id)
-		}
-		mu.Unlock()
-		next := journal.CopyTree(t, dir)
-		// Files copied one after the other while they change are no state that a
-		// kill leaves: block files only grow, the index's do not.
-		for _, f := range []string{"index.db", "index.db-wal", "index.db-shm"} {
-			os.Remove(filepath.Join(next, f)) //nolint:errcheck // it may not be there
-		}
-		cancel()
-		wg.Wait()
-		n.stop(t)
+// worker does what judge and delivery do: it judges, and runs what matched.
+type worker struct {
+	t        *testing.T
+	n        *node
+	ctx      context.Context //nolint:containedctx // it ends the worker, as a kill would
+	progress chan struct{}
+	mu       sync.Mutex
+	recorded []string
+}
 
-		dir = next
-		check := start(t, dir, bus.Disk)
+func (w *worker) run(ev *whisk.Event) {
+	if w.n.j.Append(w.ctx, startEntry(ev)) != nil || w.n.j.Append(w.ctx, recordEntry(ev)) != nil {
+		return
+	}
+	w.mu.Lock()
+	w.recorded = append(w.recorded, runID(ev))
+	w.mu.Unlock()
+	w.progress <- struct{}{}
+}
+
+// judge judges what is there, and runs most of it.
+func (w *worker) judge(first, last uint64) {
+	for from := first; from <= last && w.ctx.Err() == nil; {
+		got, err := w.n.bus.ReadEvents(w.ctx, from, 37)
+		if err != nil {
+			return
+		}
+		var vs []whisk.Verdict
+		for i := range got {
+			vs = append(vs, verdictOf(&got[i]))
+		}
+		if w.n.j.Verdicts(w.ctx, from, vs[len(vs)-1].Event, vs) != nil {
+			return
+		}
+		for i := range got {
+			if rand.IntN(3) > 0 {
+				w.run(&got[i])
+			}
+		}
+		from = got[len(got)-1].Seq + 1
+	}
+}
+
+// workUntilKilled works on a store with some more events and returns a copy of
+// it made in the midst, with the records that are sure to be in it.
+func workUntilKilled(t *testing.T, dir string, made int) (killed string, evs []whisk.Event, sure []string) {
+	n := start(t, dir, bus.Disk)
+	defer n.stop(t)
+	first := n.j.Judged().Seq + 1
+	if first > uint64(made)+1 || len(n.j.Gaps()) != 0 {
+		t.Fatalf("judged up to %d of %d, gaps %v", first-1, made, n.j.Gaps())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &worker{t: t, n: n, ctx: ctx, progress: make(chan struct{}, 10_000)}
+	var wg sync.WaitGroup
+	for _, p := range n.j.Undone() {
+		q, err := n.j.Pending(ctx, p.Match)
+		if err != nil || q.Event == nil {
+			t.Fatalf("body of %v: %v", p.Match, err)
+		}
+		wg.Go(func() { w.run(q.Event) })
+	}
+	evs = newEvents(made, 400)
+	places, err := n.bus.Accept(ctx, evs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range evs {
+		evs[i].Seq = places[i].Seq
+	}
+	wg.Go(func() { w.judge(first, evs[len(evs)-1].Seq) })
+	for stop := 100 + rand.IntN(150); stop > 0; stop-- {
+		<-w.progress
+	}
+	w.mu.Lock()
+	sure = slices.Clone(w.recorded)
+	w.mu.Unlock()
+	killed = journal.CopyTree(t, dir)
+	// Files copied one after the other while they change are no state that a
+	// kill leaves: block files only grow, the index's do not.
+	for _, f := range []string{"index.db", "index.db-wal", "index.db-shm"} {
+		os.Remove(filepath.Join(killed, f)) //nolint:errcheck // it may not be there
+	}
+	cancel()
+	wg.Wait()
+	return killed, evs, sure
+}
+
+// A node is killed at random while it works. What was answered is there, and
+// everything that was judged is judged once and done or undone.
+func TestKilledWhileItWorks(t *testing.T) {
+	dir, made := t.TempDir(), 0
+	for round := range 4 {
+		killed, evs, sure := workUntilKilled(t, dir, made)
+		dir, made = killed, made+len(evs)
+		n := start(t, dir, bus.Disk)
 		for _, id := range sure {
-			if _, err := check.j.Activation(t.Context(), "guest", id); err != nil {
+			if _, err := n.j.Activation(t.Context(), "guest", id); err != nil {
 				t.Fatalf("round %d: record %s: %v", round, id, err)
 			}
 		}
-		judged := check.j.Judged().Seq
-		open := map[uint64]bool{}
-		for _, p := range check.j.Undone() {
-			open[p.Match.Event] = true
+		judged, open := n.j.Judged().Seq, map[uint64]int{}
+		for _, p := range n.j.Undone() {
+			open[p.Match.Event]++
 		}
 		for _, ev := range evs {
 			if ev.Seq > judged {
 				continue
 			}
-			v, err := check.j.Verdict(t.Context(), "guest", ev.ID)
-			if err != nil || v.Event.Seq != ev.Seq {
+			if v, err := n.j.Verdict(t.Context(), "guest", ev.ID); err != nil || v.Event.Seq != ev.Seq {
 				t.Fatalf("round %d: event %d: %v", round, ev.Seq, err)
 			}
-			_, err = check.j.Activation(t.Context(), "guest", runID(&ev))
-			if done := err == nil; done == open[ev.Seq] {
-				t.Fatalf("round %d: event %d: recorded %v, undone %v", round, ev.Seq, done, open[ev.Seq])
+			done := 0
+			if _, err := n.j.Activation(t.Context(), "guest", runID(&ev)); err == nil {
+				done = 1
+			}
+			if done+open[ev.Seq] != 1 {
+				t.Fatalf("round %d: event %d: %d records, %d times undone", round, ev.Seq, done, open[ev.Seq])
 			}
 		}
-		check.stop(t)
+		n.stop(t)
 	}
 }
 

@@ -158,8 +158,9 @@ func (j *Journal) replayMessage(m *bus.Message, below, first bool) error {
 	case first:
 		j.ranges.add(0, h.from-1)
 	}
-	if h.judged.Seq < j.judged.Seq && h.from > 0 {
-		// Judging was taken back to here: the archive had lost what followed.
+	if h.from > 0 && j.ranges.has(h.from) {
+		// Nothing is judged twice, so judging was taken back to here: the
+		// archive had lost what followed.
 		j.ranges.cut(h.from - 1)
 		j.ledger.void(h.from - 1)
 	}

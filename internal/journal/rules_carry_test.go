@@ -241,6 +241,7 @@ func TestRule15VerdictsWaitAndInvokesAreRefusedWhenFull(t *testing.T) {
 	if err := <-waits; err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "there is room", func() bool { return !j.full() })
 	j.append(inv)
 }
 

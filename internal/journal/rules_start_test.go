@@ -148,6 +148,28 @@ func TestRule02JudgedThatTheArchiveDoesNotHave(t *testing.T) {
 	check(opened(t, c.kill(), testOptions(t)))
 }
 
+// The event that took the place of a lost one matches less: what the lost one
+// matched does not come back.
+func TestRule02WhatALostEventMatchedIsVoid(t *testing.T) {
+	b := newFakeBus(64 << 20)
+	j := openOn(t, b, testOptions(t))
+	evs := b.accept(t, someEvents(0, 3)...)
+	j.judgeAll(evs...)
+	c := b.kill()
+	c.streams[bus.StreamEvents].truncate(2)
+	again := c.accept(t, anEvent(100))
+	j2 := openOn(t, c, testOptions(t))
+	v := judge(&again[0])
+	if err := j2.Verdicts(t.Context(), 3, v.Event, []whisk.Verdict{v}); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*running{j2, opened(t, c.kill(), testOptions(t))} {
+		if got := j.Undone(); len(got) != 2 || j.Judged().ID != again[0].ID {
+			t.Errorf("undone %v, Judged %v", matchesOf(got), j.Judged())
+		}
+	}
+}
+
 func TestRule02AllJudgedEventsAreGone(t *testing.T) {
 	b := newFakeBus(64 << 20)
 	j := openOn(t, b, testOptions(t))

@@ -27,7 +27,7 @@ func (j *Journal) trim(ctx context.Context) error {
 	upTo := j.low() - 1
 	j.mu.Unlock()
 	upTo = min(upTo, st.Last, j.index.reached(inJournal))
-	target, err := j.firstAfter(ctx, st.First, upTo, time.Now().Add(-keepFor))
+	target, err := firstAfter(ctx, j.bus, bus.StreamJournal, st.First, upTo, time.Now().Add(-keepFor))
 	if err != nil {
 		return err
 	}
@@ -57,15 +57,11 @@ func (j *Journal) trim(ctx context.Context) error {
 }
 
 // firstAfter returns the first message between first and last that was stored
-// after t, by halving, since messages lie in the order of time.
-func (j *Journal) firstAfter(ctx context.Context, first, last uint64, t time.Time) (uint64, error) {
-	return firstAfter(ctx, j.bus, bus.StreamJournal, first, last, t)
-}
-
+// after t, by halving, since messages lie in the order of time; last if there
+// is none.
 func firstAfter(ctx context.Context, b streamBus, stream string, first, last uint64, t time.Time) (uint64, error) {
 	lo, hi := first, last
-	for lo < hi {
-		mid := lo + (hi-lo)/2
+	for mid := lo; lo < hi; mid = lo + (hi-lo)/2 { // the first one decides mostly
 		msgs, err := b.Read(ctx, stream, mid, 1, 1)
 		if err != nil {
 			return 0, err
