@@ -187,54 +187,82 @@ func (b *Bus) direct(ctx context.Context, stream string, request map[string]any)
 	if err != nil {
 		return nil, err
 	}
-	_, batch := request["batch"]
+	wait, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	var out []Message
+	if _, batch := request["batch"]; batch {
+		out, err = b.directBatch(wait, "$JS.API.DIRECT.GET."+stream, body)
+	} else {
+		out, err = b.directOne(wait, "$JS.API.DIRECT.GET."+stream, body)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", stream, err)
+	}
+	return out, nil
+}
+
+// directOne goes by the connection's shared inbox: a subscription for each
+// message would cost half a megabyte of queue, cleared and collected again,
+// which is most of what a read costs when the road is far behind.
+func (b *Bus) directOne(ctx context.Context, subject string, body []byte) ([]Message, error) {
+	m, err := b.nc.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return nil, err
+	}
+	msg, found, err := stored(m)
+	if err != nil || !found {
+		return nil, err
+	}
+	return []Message{msg}, nil
+}
+
+func (b *Bus) directBatch(ctx context.Context, subject string, body []byte) ([]Message, error) {
 	inbox := b.nc.NewInbox()
 	sub, err := b.nc.SubscribeSync(inbox)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", stream, err)
+		return nil, err
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
-	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
-		return nil, fmt.Errorf("read %s: %w", stream, err)
+	if err := b.nc.PublishRequest(subject, inbox, body); err != nil {
+		return nil, err
 	}
-	wait, cancel := context.WithTimeout(ctx, readWait)
-	defer cancel()
 	var out []Message
 	for {
-		m, err := sub.NextMsgWithContext(wait)
+		m, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", stream, err)
+			return nil, err
 		}
-		switch m.Header.Get("Status") {
-		case "404", "204": // nothing there; the end of a batch
+		msg, found, err := stored(m)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
 			return out, nil
-		case "":
-		default:
-			return nil, fmt.Errorf("read %s: the store answered %s %s", stream, m.Header.Get("Status"), m.Header.Get("Description"))
-		}
-		msg, err := stored(m)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", stream, err)
 		}
 		out = append(out, msg)
-		if !batch {
-			return out, nil
-		}
 	}
 }
 
-// stored turns the answer of a direct read into the message that was asked for.
-func stored(m *nats.Msg) (Message, error) {
+// stored turns an answer of a direct read into the message that was asked for.
+// There is none where nothing is, and at the end of a batch.
+func stored(m *nats.Msg) (_ Message, found bool, _ error) {
+	switch status := m.Header.Get("Status"); status {
+	case "404", "204":
+		return Message{}, false, nil
+	case "":
+	default:
+		return Message{}, false, fmt.Errorf("the store answered %s %s", status, m.Header.Get("Description"))
+	}
 	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
 	if err != nil {
-		return Message{}, err
+		return Message{}, false, err
 	}
 	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
 	if err != nil {
-		return Message{}, err
+		return Message{}, false, err
 	}
-	return Message{Subject: m.Header.Get("Nats-Subject"), Header: m.Header, Data: m.Data, Seq: seq, Time: at}, nil
+	return Message{Subject: m.Header.Get("Nats-Subject"), Header: m.Header, Data: m.Data, Seq: seq, Time: at}, true, nil
 }
