@@ -60,9 +60,12 @@ type phase int
 const (
 	fresh    phase = iota // jobs may come, none runs yet
 	open                  // Run is in charge
-	draining              // no new jobs, none leaves its queue
+	draining              // no new jobs; those that have begun run
 	closed                // what still runs is being killed
 )
+
+// runs reports whether jobs may be given containers.
+func (p phase) runs() bool { return p == open || p == draining }
 
 var errStopped = errors.New("the invoker was stopped")
 
@@ -167,22 +170,7 @@ func (v *Invoker) Run(ctx context.Context) error {
 
 // stop is what follows the end of Run's context.
 func (v *Invoker) stop() {
-	v.mu.Lock()
-	v.phase = draining
-	var back []*entry
-	for _, q := range v.hungry {
-		back = append(back, q.waiting.all()...)
-		q.waiting = fifo{}
-	}
-	v.hungry = nil
-	if v.recheck != nil {
-		v.recheck.Stop()
-	}
-	v.mu.Unlock()
-	for _, e := range back {
-		v.done(e, whisk.Activation{}, whisk.E(whisk.Unavailable, "run action", errStopped))
-	}
-
+	v.leave(draining)
 	drained := make(chan struct{})
 	go func() {
 		v.jobs.Wait()
@@ -195,8 +183,11 @@ func (v *Invoker) stop() {
 	case <-timer.C:
 		v.log.Warn("activations cut off by the end of the drain time", slog.Int("count", v.Busy()))
 	}
+	v.leave(closed)
 	v.mu.Lock()
-	v.phase = closed
+	if v.recheck != nil {
+		v.recheck.Stop()
+	}
 	for w := range v.all {
 		v.remove(w, "stop")
 	}

@@ -204,7 +204,7 @@ func (l *logbook) add(i int, data []byte) {
 			l.whole(i, append(s.part, data[:at]...), now)
 			s.part = s.part[:0]
 			data = data[at+1:]
-		case len(data) < room:
+		case len(data) <= room: // one that just fits may end here
 			s.part = append(s.part, data...)
 			return
 		default:

@@ -1,6 +1,7 @@
 package invoker
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -103,6 +104,19 @@ func TestLongLinesAreSplit(t *testing.T) {
 	}
 	if want := []int{maxLine, maxLine, 5, maxLine}; !slices.Equal(sizes, want) {
 		t.Errorf("lengths = %v, want %v", sizes, want)
+	}
+}
+
+// A line may come in pieces, the end of it alone.
+func TestLineThatFitsExactlyIsOne(t *testing.T) {
+	l, _ := pipeBook(t)
+	l.open(1<<20, true)
+	l.mu.Lock()
+	l.add(0, bytes.Repeat([]byte("x"), maxLine))
+	l.add(0, []byte("\n"))
+	l.mu.Unlock()
+	if got := len(l.take()); got != 1 {
+		t.Errorf("%d lines, want 1", got)
 	}
 }
 

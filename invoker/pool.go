@@ -60,7 +60,7 @@ func (q *queue) takeIdle() *worker {
 // then stem cells, then new ones. A queue without any container that must wait
 // for memory keeps it reserved: nobody else gets a new one before it does.
 func (v *Invoker) pump() {
-	if v.phase != open || len(v.hungry) == 0 {
+	if !v.phase.runs() || len(v.hungry) == 0 {
 		return
 	}
 	now := time.Now()
@@ -196,7 +196,7 @@ func (v *Invoker) create(q *queue, e *entry) {
 	v.mu.Lock()
 	v.begun--
 	q.starting--
-	if err == nil && v.phase == open {
+	if err == nil && v.phase.runs() {
 		v.startup[q.spec.Kind] = average(v.startup[q.spec.Kind], time.Since(began))
 		v.adopt(w, q)
 		if q.waiting.len() > 0 {
@@ -284,7 +284,7 @@ func (v *Invoker) assign(w *worker, q *queue, e *entry) {
 func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if keep && v.phase == open && q.waiting.len() > 0 && !v.yields(q, w) {
+	if keep && v.phase.runs() && q.waiting.len() > 0 && !v.yields(q, w) {
 		return q.waiting.pop()
 	}
 	w.busy = false
@@ -294,7 +294,7 @@ func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 	switch {
 	case !keep || v.phase > draining:
 		v.remove(w, "failed")
-	case v.phase == open && v.yields(q, w):
+	case v.phase.runs() && v.yields(q, w):
 		v.remove(w, "yielded")
 	default:
 		q.idle = append(q.idle, w)

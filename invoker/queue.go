@@ -29,8 +29,9 @@ type entry struct {
 	job     whisk.Job
 	arrived time.Time
 	place   uint64            // in the order of arrival over all queues
-	inv     *whisk.Invocation // set once it has begun
 	moved   bool              // it was put back once: a second time is a failure
+	inv     *whisk.Invocation // set once it has begun
+	beginning
 }
 
 // queue holds the jobs of one key and knows its containers. All of it is under

@@ -30,6 +30,8 @@ func (v *Invoker) serve(w *worker, q *queue, e *entry) {
 		began := time.Now()
 		v.mu.Lock()
 		q.started.add(began)
+		e.beginning.asked = true
+		v.beginAhead(q)
 		calm := v.running <= v.cores
 		v.mu.Unlock()
 
@@ -60,18 +62,6 @@ func (v *Invoker) done(e *entry, a whisk.Activation, err error) {
 	e.job.Done(a, err)
 	v.calls.Add(-1)
 	v.jobs.Done()
-}
-
-// begin returns what e is to run.
-func (v *Invoker) begin(e *entry) error {
-	if e.inv != nil {
-		return nil
-	}
-	inv, err := e.job.Begin(v.base)
-	if err == nil {
-		e.inv = &inv
-	}
-	return err
 }
 
 // refuse ends a job that got no container.
@@ -146,7 +136,7 @@ func (v *Invoker) putBack(q *queue, e *entry) fate {
 
 // move puts e at the front of q, or hands it back if the invoker stops.
 func (v *Invoker) move(q *queue, e *entry, keep bool) fate {
-	if v.phase != open {
+	if v.phase == closed {
 		v.forget(q)
 		return fate{err: whisk.E(whisk.Unavailable, "run action", errStopped), keep: keep}
 	}

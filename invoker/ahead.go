@@ -1,0 +1,74 @@
+package invoker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/internal/whisk"
+)
+
+// Bounds of what begins before a container is free for it. What has begun and
+// not run when the process dies counts as a failed attempt, so it must be
+// little: what one container runs in aheadTime.
+const (
+	aheadTime = 2 * time.Millisecond
+	aheadMost = 16
+)
+
+// beginning is the beginning of one job, whoever asks for it first.
+type beginning struct {
+	once  sync.Once
+	asked bool // somebody is at it, or was; under the invoker's lock
+	err   error
+}
+
+// begin has e begin, if it has not, and returns the error of that.
+func (v *Invoker) begin(e *entry) error {
+	e.beginning.once.Do(func() {
+		var inv whisk.Invocation
+		if inv, e.beginning.err = e.job.Begin(v.base); e.beginning.err == nil {
+			e.inv = &inv
+		}
+	})
+	return e.beginning.err
+}
+
+// beginAhead has the next jobs of q begin while others run. A short job takes
+// less time than its beginning, which writes that it has started: a container
+// that waited for that before each job would be idle most of the time. The
+// caller holds mu.
+func (v *Invoker) beginAhead(q *queue) {
+	if q.mean == 0 {
+		return
+	}
+	next := q.waiting.all()
+	for _, e := range next[:min(len(next), int(aheadTime/q.mean), aheadMost)] {
+		if !e.beginning.asked {
+			e.beginning.asked = true
+			v.busy.Go(func() { v.begin(e) }) //nolint:errcheck // whoever runs it is told
+		}
+	}
+}
+
+// leave enters a phase of the end. Jobs that wait are handed back: before the
+// drain those that have not begun, after it all.
+func (v *Invoker) leave(p phase) {
+	v.mu.Lock()
+	v.phase = p
+	var back []*entry
+	for _, q := range v.hungry {
+		var stay []*entry
+		for _, e := range q.waiting.all() {
+			if e.beginning.asked && p == draining {
+				stay = append(stay, e)
+			} else {
+				back = append(back, e)
+			}
+		}
+		q.waiting = fifo{list: stay}
+	}
+	v.mu.Unlock()
+	for _, e := range back {
+		v.done(e, whisk.Activation{}, whisk.E(whisk.Unavailable, "run action", errStopped))
+	}
+}
