@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -54,6 +55,7 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	places := make([]whisk.Place, 0, len(evs))
+	objects := hasObjects(evs)
 	b.pub.underWay.Add(1)
 	for len(evs) > 0 {
 		n := min(len(evs), windowCount)
@@ -65,7 +67,7 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 		}
 		evs = evs[n:]
 	}
-	done := b.group.join()
+	done := b.group.join(objects)
 	b.pub.underWay.Add(-1)
 	if err := b.flushed(ctx, done); err != nil {
 		return nil, err
@@ -145,11 +147,16 @@ func (b *Bus) AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Even
 	if err := b.writeBatch(ctx, c, evs, nil); err != nil {
 		return err
 	}
-	if err := b.Flush(ctx); err != nil {
+	if err := b.flushed(ctx, b.group.join(hasObjects(evs))); err != nil {
 		return err
 	}
 	b.met.accepted.Add(float64(len(evs)))
 	return nil
+}
+
+// hasObjects reports whether the payload of an event lies outside the archive.
+func hasObjects(evs []whisk.Event) bool {
+	return slices.ContainsFunc(evs, func(ev whisk.Event) bool { return len(ev.Payload) > whisk.MaxPayload })
 }
 
 // writeBatch publishes an atomic batch. With expect, the cursor saved before

@@ -125,7 +125,7 @@ func TestFlushFindsRewrittenBlocks(t *testing.T) {
 	}
 	expect := func(what string, folder bool, want map[string]int64) {
 		t.Helper()
-		f, err := files.sync()
+		f, err := files.sync("")
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

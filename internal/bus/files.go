@@ -107,8 +107,8 @@ func (b *blockFiles) syncAll() error {
 	return nil
 }
 
-// sync flushes what was written since the last time.
-func (b *blockFiles) sync() (Flush, error) {
+// sync flushes what was written since the last time, to all streams or to one.
+func (b *blockFiles) sync(stream string) (Flush, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.whole {
@@ -117,7 +117,7 @@ func (b *blockFiles) sync() (Flush, error) {
 	f := Flush{Files: map[string]int64{}}
 	var grown []*blocks
 	for _, s := range b.streams {
-		if s.grown() {
+		if (stream == "" || stream == s.stream()) && s.grown() {
 			grown = append(grown, s)
 		}
 	}
@@ -205,6 +205,9 @@ func (s *blocks) close() {
 		s.folder = nil
 	}
 }
+
+// stream is the name of the stream whose blocks they are.
+func (s *blocks) stream() string { return filepath.Base(filepath.Dir(s.dir)) }
 
 func (s *blocks) path(n int) string { return filepath.Join(s.dir, strconv.Itoa(n)+".blk") }
 

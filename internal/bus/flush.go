@@ -16,6 +16,7 @@ const lazyFlush = time.Second
 type group struct {
 	mu      sync.Mutex
 	waiting []chan<- error
+	all     bool // one of them waits for more than the archive
 	wake    chan struct{}
 }
 
@@ -26,14 +27,17 @@ func (b *Bus) Flush(ctx context.Context) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	return b.flushed(ctx, b.group.join())
+	return b.flushed(ctx, b.group.join(true))
 }
 
-// join asks for a flush that begins after this call, and tells its outcome.
-func (g *group) join() <-chan error {
+// join asks for a flush that begins after this call, of everything or of the
+// archive alone, and tells its outcome. Who waits for events alone does not
+// pay for what the journal writes meanwhile.
+func (g *group) join(all bool) <-chan error {
 	done := make(chan error, 1)
 	g.mu.Lock()
 	g.waiting = append(g.waiting, done)
+	g.all = g.all || all
 	g.mu.Unlock()
 	select {
 	case g.wake <- struct{}{}:
@@ -85,14 +89,14 @@ func (b *Bus) flushLoop() {
 		}
 		b.gather(last)
 		b.group.mu.Lock()
-		waiting := b.group.waiting
-		b.group.waiting = nil
+		waiting, all := b.group.waiting, b.group.all
+		b.group.waiting, b.group.all = nil, false
 		b.group.mu.Unlock()
 		if len(waiting) == 0 {
 			continue
 		}
 		begun := time.Now()
-		err := b.flushOnce()
+		err := b.flushOnce(all)
 		last = time.Since(begun)
 		for _, done := range waiting {
 			done <- err
@@ -110,16 +114,20 @@ func (b *Bus) gather(last time.Duration) {
 	}
 }
 
-// flushOnce makes everything durable that was acknowledged before it began,
-// and shows the events among it to readers.
-func (b *Bus) flushOnce() error {
+// flushOnce makes durable what was acknowledged before it began, of all streams
+// or of the archive alone, and shows the events among it to readers.
+func (b *Bus) flushOnce(all bool) error {
 	if err := b.check(); err != nil {
 		return err
 	}
 	covered := b.recent.acked()
 	if b.o.Durability == Disk {
 		start := time.Now()
-		f, err := b.files.sync()
+		only := ""
+		if !all {
+			only = StreamEvents
+		}
+		f, err := b.files.sync(only)
 		if err != nil {
 			// A second fsync after a failed one may say yes for pages that the
 			// kernel has dropped: it is never tried again.

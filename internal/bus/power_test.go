@@ -200,3 +200,57 @@ func TestTornBatch(t *testing.T) {
 		t.Errorf("cursor = %+v, %v, %v, want the position before the torn batch", c, ok, err)
 	}
 }
+
+// Who waits for an event does not wait for what the journal wrote meanwhile,
+// save when the event's payload lies outside the archive.
+func TestAcceptFlushesTheArchiveAlone(t *testing.T) {
+	var mu sync.Mutex
+	var covered []string // streams
+	o := options(t.TempDir())
+	o.OnFlush = func(f bus.Flush) {
+		mu.Lock()
+		defer mu.Unlock()
+		for path := range f.Files {
+			covered = append(covered, filepath.Base(filepath.Dir(filepath.Dir(path))))
+		}
+	}
+	b := open(t, o) // it does not run: nothing is flushed but by the calls below
+	streams := func(f func() error) []string {
+		t.Helper()
+		mu.Lock()
+		covered = nil
+		mu.Unlock()
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		slices.Sort(covered)
+		return covered
+	}
+	accept := func(ev whisk.Event) func() error {
+		return func() error {
+			_, err := b.Accept(t.Context(), ev)
+			return err
+		}
+	}
+	note := func() {
+		t.Helper()
+		if _, err := b.Publish(t.Context(), bus.Message{Subject: bus.SubjectJournal, Data: []byte("entry")}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note()
+	if got, want := streams(accept(event(1))), []string{bus.StreamEvents}; !slices.Equal(got, want) {
+		t.Errorf("accepting an event flushed %q, want %q", got, want)
+	}
+	flush := func() error { return b.Flush(t.Context()) }
+	if got := streams(flush); !slices.Contains(got, bus.StreamJournal) || slices.Contains(got, bus.StreamEvents) {
+		t.Errorf("a flush of everything then flushed %q, want the journal and not the events again", got)
+	}
+	large := event(2)
+	large.Payload = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", whisk.MaxPayload))
+	if got := streams(accept(large)); !slices.Contains(got, "OBJ_objects") || !slices.Contains(got, bus.StreamEvents) {
+		t.Errorf("accepting an event with a large payload flushed %q, want the objects too", got)
+	}
+}
