@@ -14,7 +14,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"regexp"
 	"strings"
 	"time"
 
@@ -78,18 +77,35 @@ func ParseBasic(header string) (uuid, key string, err error) {
 	return ParseKey(string(b))
 }
 
-const keyLen = 64
+const (
+	uuidLen = 36
+	keyLen  = 64
+)
 
-var keyForm = regexp.MustCompile(`^([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}):([\x21-\x7e]{64})$`)
-
-// ParseKey splits uuid:key. The uuid comes back in lower case. It returns
+// ParseKey splits uuid:key, which is 8-4-4-4-12 hex digits, a colon and 64
+// visible characters of ASCII. The uuid comes back in lower case. It returns
 // Unauthorized for what has not the shape of a key.
 func ParseKey(s string) (uuid, key string, err error) {
-	m := keyForm.FindStringSubmatch(s)
-	if m == nil {
+	if len(s) != uuidLen+1+keyLen || s[uuidLen] != ':' {
 		return "", "", invalid("read key")
 	}
-	return strings.ToLower(m[1]), m[2], nil
+	uuid, key = s[:uuidLen], s[uuidLen+1:]
+	for i := range len(uuid) {
+		switch dash := i == 8 || i == 13 || i == 18 || i == 23; {
+		case dash && uuid[i] != '-', !dash && !isHex(uuid[i]):
+			return "", "", invalid("read key")
+		}
+	}
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] > '~' {
+			return "", "", invalid("read key")
+		}
+	}
+	return strings.ToLower(uuid), key, nil
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
 // newKey returns a fresh random key: a version 4 UUID and 64 letters and

@@ -139,6 +139,23 @@ func FuzzParseBasic(f *testing.F) {
 	})
 }
 
+// FuzzParseKey holds the parser against the shape as an expression.
+func FuzzParseKey(f *testing.F) {
+	for _, s := range []string{"", guestKey, strings.ToUpper(guestKey[:36]) + guestKey[36:], guestKey[:100] + "\n", "-" + guestKey[1:]} {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`^([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}):([\x21-\x7e]{64})$`)
+	f.Fuzz(func(t *testing.T, s string) {
+		uuid, key, err := auth.ParseKey(s)
+		switch m := form.FindStringSubmatch(s); {
+		case m == nil && !errors.Is(err, whisk.Unauthorized):
+			t.Errorf("ParseKey(%q) = %q, %q, %v, want Unauthorized", s, uuid, key, err)
+		case m != nil && (err != nil || uuid != strings.ToLower(m[1]) || key != m[2]):
+			t.Errorf("ParseKey(%q) = %q, %q, %v", s, uuid, key, err)
+		}
+	})
+}
+
 func TestCreateAndAuthenticate(t *testing.T) {
 	table := newTable()
 	keys := auth.NewKeys(table)

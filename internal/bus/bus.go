@@ -77,6 +77,7 @@ type Bus struct {
 	group   group
 	files   *blockFiles
 	recent  *recent
+	ahead   readAhead
 	objects objects
 	room    room
 	cursors cursors

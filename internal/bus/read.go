@@ -89,7 +89,7 @@ func (b *Bus) Event(ctx context.Context, seq uint64) (whisk.Event, error) {
 	if !flushed {
 		return whisk.Event{}, notThere(StreamEvents, seq)
 	}
-	m, err := b.Get(ctx, StreamEvents, seq)
+	m, err := b.archiveMessage(ctx, seq)
 	if err != nil {
 		return whisk.Event{}, err
 	}

@@ -3,7 +3,6 @@ package whisk
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -12,10 +11,6 @@ import (
 // empty outside packages. The zero value names nothing. In JSON it is a string,
 // as String writes it; the zero value is "".
 type Name struct{ Namespace, Package, Entity string }
-
-// segment is what OpenWhisk calls EntityName's regex: it begins with a word
-// character and does not end with a space.
-var segment = regexp.MustCompile(`^[\w]([\w@ .&-]*[\w@.&-])?$`)
 
 // Texts of refused names, as OpenWhisk words them.
 var (
@@ -30,7 +25,7 @@ func CheckSegment(s string) error {
 	if n := utf8.RuneCountInString(s); n > MaxName {
 		return E(Invalid, "check name", fmt.Errorf("Name segement longer than allowed: %d > %d.", n, MaxName)) //nolint:staticcheck // upstream's spelling
 	}
-	if !segment.MatchString(s) {
+	if !isSegment(s) {
 		return E(Invalid, "check name", errSegment)
 	}
 	return nil
@@ -41,10 +36,29 @@ func CheckNamespace(s string) error {
 	if n := utf8.RuneCountInString(s); n > MaxName {
 		return E(Invalid, "check namespace", fmt.Errorf("Namespace longer than allowed: %d > %d.", n, MaxName)) //nolint:staticcheck // upstream's wording
 	}
-	if !segment.MatchString(s) {
+	if !isSegment(s) {
 		return E(Invalid, "check namespace", errNamespace)
 	}
 	return nil
+}
+
+// isSegment reports whether s is what OpenWhisk's EntityName matches,
+// ^[\w]([\w@ .&-]*[\w@.&-])?$: it begins with a word character and does not end
+// with a space. It is asked of every request.
+func isSegment(s string) bool {
+	if s == "" || !isWord(s[0]) || s[len(s)-1] == ' ' {
+		return false
+	}
+	for i := range len(s) {
+		if !isWord(s[i]) && strings.IndexByte("@ .&-", s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
 }
 
 // ParseName reads a reference as clients write it: [/]namespace[/package]/name,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -88,6 +89,20 @@ func FuzzParseName(f *testing.F) {
 		again, err := whisk.ParseName(n.String(), "other")
 		if err != nil || again != n {
 			t.Fatalf("ParseName(%q) = %v, but ParseName(%q) = %v, %v", s, n, n.String(), again, err)
+		}
+	})
+}
+
+// FuzzCheckSegment holds the check against OpenWhisk's own expression.
+func FuzzCheckSegment(f *testing.F) {
+	for _, s := range []string{"a", "", " ", "a ", " a", "a b", "_", "@a", "a@.&-", "ä", "a\n", "a\x00b", "-a", "a/b"} {
+		f.Add(s)
+	}
+	entityName := regexp.MustCompile(`^[\w]([\w@ .&-]*[\w@.&-])?$`)
+	f.Fuzz(func(t *testing.T, s string) {
+		want := entityName.MatchString(s) && len(s) <= whisk.MaxName
+		if err := whisk.CheckSegment(s); (err == nil) != want || err != nil && !errors.Is(err, whisk.Invalid) {
+			t.Errorf("CheckSegment(%q) = %v, want it taken: %v", s, err, want)
 		}
 	})
 }
