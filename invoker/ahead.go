@@ -45,7 +45,7 @@ func (v *Invoker) beginAhead(q *queue) {
 	for _, e := range next[:min(len(next), int(aheadTime/q.mean), aheadMost)] {
 		if !e.beginning.asked {
 			e.beginning.asked = true
-			v.busy.Go(func() { v.begin(e) }) //nolint:errcheck // whoever runs it is told
+			v.crew.do(func() { v.begin(e) }, v.busy.Go) //nolint:errcheck // whoever runs it is told
 		}
 	}
 }

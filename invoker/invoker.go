@@ -37,6 +37,7 @@ type Invoker struct {
 	calls  atomic.Int64   // jobs submitted and not done
 	jobs   sync.WaitGroup // the same, to be waited for
 	busy   sync.WaitGroup // goroutines
+	crew   crew           // those for what takes a moment
 	base   context.Context
 	cancel context.CancelFunc
 
@@ -96,6 +97,7 @@ func New(d Driver, rt whisk.Runtimes, code Code, log *slog.Logger, opts ...Optio
 	wg.Wait()
 	v.runtimes = rt.Keep(func(r whisk.Runtime) bool { return v.missing[r.Kind] == nil })
 	v.base, v.cancel = context.WithCancel(context.Background()) // ends with Run, which outlives its own context by the drain
+	v.crew = crew{work: make(chan func()), quit: v.base.Done()}
 	return v
 }
 

@@ -51,7 +51,7 @@ func (v *Invoker) serve(w *worker, q *queue, e *entry) {
 			v.done(e, f.record, f.err)
 		default:
 			last := e
-			v.busy.Go(func() { v.done(last, f.record, f.err) })
+			v.crew.do(func() { v.done(last, f.record, f.err) }, v.busy.Go)
 		}
 		e = next
 	}
