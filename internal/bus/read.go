@@ -190,8 +190,8 @@ func (b *Bus) direct(ctx context.Context, stream string, request map[string]any)
 	wait, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
 	var out []Message
-	if _, batch := request["batch"]; batch {
-		out, err = b.directBatch(wait, "$JS.API.DIRECT.GET."+stream, body)
+	if most, batch := request["batch"].(int); batch {
+		out, err = b.directBatch(wait, "$JS.API.DIRECT.GET."+stream, body, most)
 	} else {
 		out, err = b.directOne(wait, "$JS.API.DIRECT.GET."+stream, body)
 	}
@@ -216,33 +216,36 @@ func (b *Bus) directOne(ctx context.Context, subject string, body []byte) ([]Mes
 	return []Message{msg}, nil
 }
 
-func (b *Bus) directBatch(ctx context.Context, subject string, body []byte) ([]Message, error) {
+func (b *Bus) directBatch(ctx context.Context, subject string, body []byte, most int) ([]Message, error) {
 	inbox := b.nc.NewInbox()
-	sub, err := b.nc.SubscribeSync(inbox)
+	// The library's own queue has room for 65,536 messages, to be cleared and
+	// collected again with every read.
+	answers := make(chan *nats.Msg, most+1)
+	sub, err := b.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return nil, err
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return nil, err
-	}
 	if err := b.nc.PublishRequest(subject, inbox, body); err != nil {
 		return nil, err
 	}
 	var out []Message
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return nil, err
+		select {
+		case m := <-answers:
+			msg, found, err := stored(m)
+			if err != nil {
+				return nil, err
+			}
+			if !found {
+				return out, nil
+			}
+			out = append(out, msg)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-b.stop:
+			return nil, b.check()
 		}
-		msg, found, err := stored(m)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return out, nil
-		}
-		out = append(out, msg)
 	}
 }
 
