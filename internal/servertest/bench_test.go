@@ -2,9 +2,9 @@ package servertest_test
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,20 +26,42 @@ const (
 	limitHello = 92_000
 )
 
-// hello serves the baseline: a bare net/http server that says hello.
+// helloEnv makes a process of this test binary the bare server on the address
+// that it holds.
+const helloEnv = "TEST_HELLO"
+
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(helloEnv); addr != "" {
+		srv := &http.Server{Addr: addr, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte("hello"))
+		})}
+		fmt.Fprintln(os.Stderr, srv.ListenAndServe())
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// hello starts the baseline: a bare net/http server that says hello, in a
+// process of its own like the server that it stands beside.
 func hello(b *testing.B) *servertest.Client {
 	b.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(b.Context(), "tcp", "127.0.0.1:0")
+	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("hello"))
-	})}
-	go func() { _ = srv.Serve(l) }()
-	b.Cleanup(func() { srv.Close() })
-	return &servertest.Client{URL: "http://" + l.Addr().String()}
+	addr := servertest.FreeAddr(b)
+	cmd := exec.CommandContext(b.Context(), self)
+	cmd.Env, cmd.Stderr = append(os.Environ(), helloEnv+"="+addr), os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = cmd.Wait() }) // it is killed when the context of the benchmark ends
+	c := &servertest.Client{URL: "http://" + addr, HTTP: http.DefaultClient}
+	servertest.Eventually(b, time.Minute, "the bare server answers", func() bool {
+		a, err := c.Do(b.Context(), "GET", "/", nil)
+		return err == nil && a.Status == http.StatusOK
+	})
+	return c
 }
 
 // request drives clients that each send one request over and over.

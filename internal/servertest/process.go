@@ -64,7 +64,7 @@ func NewProcess(t testing.TB, args ...string) *Process {
 	}
 	p := &Process{
 		Client: &Client{HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}},
-		Data:   t.TempDir(), Args: args, t: t, bin: bin, addr: freeAddr(t),
+		Data:   t.TempDir(), Args: args, t: t, bin: bin, addr: FreeAddr(t),
 	}
 	p.URL = "http://" + p.addr
 	t.Cleanup(p.Kill)
@@ -152,8 +152,8 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Output returns what this start of the server has printed so far.
 func (p *Process) Output() string { return p.out.String() }
 
-// freeAddr returns an address of the loopback that nobody listens on.
-func freeAddr(t testing.TB) string {
+// FreeAddr returns an address of the loopback that nobody listens on.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
