@@ -97,6 +97,7 @@ func BenchmarkServer(b *testing.B) {
 			p.Must(b, http.StatusOK, "PUT", firePath+"alone", map[string]any{}, nil)
 			warm(b, p, bare, driver)
 			fires(b, p, bare, driver)
+			alone(b, p, driver)
 			road(b, p, driver, scaleNow(b, bare))
 			fill(b, p)
 			p.Kill()
