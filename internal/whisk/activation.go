@@ -82,10 +82,21 @@ func (a Activation) MarshalJSON() ([]byte, error) {
 		w.Logs = []string{}
 	}
 	if !a.End.IsZero() {
-		end, ms := a.End.UnixMilli(), a.Duration.Milliseconds()
+		end, ms := a.endMillis()
 		w.End, w.Duration = &end, &ms
 	}
 	return json.Marshal(w)
+}
+
+// endMillis returns the end and the duration as they are shown. Cutting each of
+// start, end and duration to whole milliseconds would make sums that do not add
+// up: a duration that is the span from start to end is shown as theirs.
+func (a *Activation) endMillis() (end, duration int64) {
+	end = a.End.UnixMilli()
+	if a.End.Sub(a.Start) == a.Duration {
+		return end, end - a.Start.UnixMilli()
+	}
+	return end, a.Duration.Milliseconds()
 }
 
 func (a *Activation) response() response {
@@ -146,7 +157,7 @@ func (a *Activation) Summary() any {
 		ID: a.ID, Start: a.Start.UnixMilli(), Cause: a.Cause,
 	}
 	if !a.End.IsZero() {
-		end, ms := a.End.UnixMilli(), a.Duration.Milliseconds()
+		end, ms := a.endMillis()
 		s.End, s.Duration, s.StatusCode = &end, &ms, &a.Outcome
 	}
 	return s

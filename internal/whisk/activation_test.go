@@ -65,3 +65,32 @@ func TestFilterName(t *testing.T) {
 		}
 	}
 }
+
+// Clients take the end for the start and the duration.
+func TestTimesAddUp(t *testing.T) {
+	start := time.UnixMilli(1_700_000_000_000).Add(900 * time.Microsecond).UTC()
+	const took = 2200 * time.Microsecond // ends at 3.1 ms: cut, 3 - 0 is not 2
+	for _, tt := range []struct {
+		name     string
+		duration time.Duration
+		want     int64
+	}{
+		{"a run", took, 3},
+		{"a sum of other runs", time.Millisecond, 1},
+	} {
+		a := whisk.Activation{Start: start, End: start.Add(took), Duration: tt.duration}
+		for form, v := range map[string]any{"record": a, "summary": a.Summary()} {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got struct{ Start, End, Duration int64 }
+			if err := json.Unmarshal(b, &got); err != nil {
+				t.Fatal(err)
+			}
+			if got.Duration != tt.want || got.End-got.Start != 3 {
+				t.Errorf("%s: %s has start %d, end %d, duration %d, want duration %d", tt.name, form, got.Start, got.End, got.Duration, tt.want)
+			}
+		}
+	}
+}
