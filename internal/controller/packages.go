@@ -84,7 +84,9 @@ func (a *api) getPackage(c *call) error {
 	}
 	out := showPackage(&p)
 	actions, feeds := []memberJSON{}, []memberJSON{}
-	for _, act := range a.actionsIn(at) {
+	in := a.actionsIn(at)
+	newestFirst(in, revisionIn(a.Actions), metaOfAction)
+	for _, act := range in {
 		m := memberJSON{act.Name.Entity, act.Version, act.Annotations}
 		if act.Annotations.Get("feed") != nil {
 			feeds = append(feeds, m)

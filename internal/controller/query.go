@@ -109,13 +109,7 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 	if p.count {
 		return c.json(http.StatusOK, map[string]int{string(of): max(len(all)-p.skip, 0)})
 	}
-	slices.SortFunc(all, func(x, y T) int {
-		mx, my := meta(&x), meta(&y)
-		if o := my.Updated.Compare(mx.Updated); o != 0 {
-			return o
-		}
-		return cmp.Compare(rev(my.Name), rev(mx.Name)) // a clock may stand still; revisions do not
-	})
+	newestFirst(all, rev, meta)
 	all = all[min(p.skip, len(all)):]
 	all = all[:min(p.limit, len(all))]
 	out := make([]any, len(all))
@@ -123,6 +117,17 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 		out[i] = show(&all[i])
 	}
 	return c.json(http.StatusOK, out)
+}
+
+// newestFirst sorts entities in the order of every list.
+func newestFirst[T any](all []T, rev func(whisk.Name) whisk.Revision, meta func(*T) *whisk.Meta) {
+	slices.SortFunc(all, func(x, y T) int {
+		mx, my := meta(&x), meta(&y)
+		if o := my.Updated.Compare(mx.Updated); o != 0 {
+			return o
+		}
+		return cmp.Compare(rev(my.Name), rev(mx.Name)) // a clock may stand still; revisions do not
+	})
 }
 
 // revisionIn returns the revisions of a table's entities.
