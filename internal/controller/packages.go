@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/millrace/millrace/internal/auth"
@@ -118,7 +119,8 @@ func (a *api) putPackage(c *call) error {
 			return refuse(whisk.Invalid, "Package name 'default' is reserved.")
 		}
 		if !binding.IsZero() {
-			if err := a.allow(c.id, auth.Read, auth.Resource{Collection: auth.Packages, Name: binding}); err != nil {
+			err := a.allow(c.id, auth.Read, auth.Resource{Collection: auth.Packages, Name: binding})
+			if err = unbindable(err); err != nil {
 				return err
 			}
 		}
@@ -190,14 +192,18 @@ func (a *api) mayBind(to whisk.Name, isPackage bool) error {
 		return refuse(whisk.Conflict, "Resource is a package and cannot be converted into a binding.")
 	}
 	provider, _, err := a.Packages.Get(to)
-	switch kind := whisk.KindOf(err); {
-	case err == nil && !provider.Binding.IsZero():
+	if err == nil && !provider.Binding.IsZero() {
 		return refuse(whisk.Invalid, "Cannot bind to another package binding.")
-	case err == nil:
-		return nil
-	case kind == whisk.NotFound:
+	}
+	return unbindable(err)
+}
+
+// unbindable says of a package that can't be had why nothing can be bound to it.
+func unbindable(err error) error {
+	switch {
+	case errors.Is(err, whisk.NotFound):
 		return refuse(whisk.Invalid, "Binding references a package that does not exist.")
-	case kind == whisk.Conflict:
+	case errors.Is(err, whisk.Conflict):
 		return refuse(whisk.Conflict, "Cannot bind to a resource that is not a package.")
 	}
 	return err
