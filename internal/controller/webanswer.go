@@ -38,7 +38,10 @@ func (a *api) failWeb(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func writeWebError(w http.ResponseWriter, status int, text string) {
-	b, err := json.MarshalIndent(failure{text, transactionOn(w)}, "", "  ")
+	b, err := encode(failure{text, transactionOn(w)})
+	if err == nil {
+		b, err = indent(b)
+	}
 	if err != nil {
 		b = nil // two strings always encode
 	}
@@ -266,6 +269,16 @@ func writeWebHTTP(w http.ResponseWriter, r *http.Request, v json.RawMessage) err
 	return nil
 }
 
+// withCharset adds to a type of text which bytes its characters are, if it does
+// not say so itself: readers would guess. JSON and SVG have their own rules.
+func withCharset(contentType string) string {
+	bare, params, err := mime.ParseMediaType(contentType)
+	if err != nil || params["charset"] != "" || isJSON(bare) || bare == typeSVG {
+		return contentType
+	}
+	return contentType + "; charset=UTF-8"
+}
+
 // content returns the answer's body in bytes and its type.
 func (o *webHTTP) content() (body []byte, contentType string, err error) {
 	contentType = o.contentType
@@ -296,7 +309,7 @@ func (o *webHTTP) content() (body []byte, contentType string, err error) {
 				return body, contentType, nil
 			}
 		}
-		return []byte(s), contentType, nil
+		return []byte(s), withCharset(contentType), nil
 	}
 	if body, err = base64.StdEncoding.DecodeString(s); err != nil {
 		return nil, "", refuse(whisk.Invalid, textWrongType)
