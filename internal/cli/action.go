@@ -280,6 +280,7 @@ func (a *app) actionGet() *cobra.Command {
 			case save:
 				return a.saveCode(act, saveAs)
 			}
+			act.Binding = "" // wsk does not show it
 			return a.got(act, "action", t.name.Local(), field)
 		},
 	})

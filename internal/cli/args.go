@@ -141,6 +141,9 @@ func quote(s string) json.RawMessage {
 // fromFile lays the members of a file's JSON object over p.
 func fromFile(p whisk.Params, name string) (whisk.Params, error) {
 	b, err := readFile(name)
+	if f := (*failure)(nil); errors.As(err, &f) {
+		f.text = "Failed to parse arguments: " + f.text
+	}
 	if err != nil {
 		return nil, err
 	}

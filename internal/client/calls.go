@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -311,9 +312,10 @@ func (c *Client) Result(ctx context.Context, id string) (Response, error) {
 }
 
 // ActionURL returns the address of an action: the public one of a web action,
-// else where the REST API has it.
+// else where the REST API has it. One that was found through a binding has it
+// there, with the binding's parameters.
 func (c *Client) ActionURL(a Action) string {
-	ns, pkg, _ := strings.Cut(a.Namespace, "/")
+	ns, pkg, _ := strings.Cut(cmp.Or(a.Binding, a.Namespace), "/")
 	n := whisk.Name{Namespace: ns, Package: pkg, Entity: a.Name}
 	if string(a.Annotations.Get("web-export")) != "true" {
 		return c.base + c.in("actions", n)

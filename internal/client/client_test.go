@@ -342,6 +342,8 @@ func TestActionURL(t *testing.T) {
 	}{
 		{Action{Namespace: "guest", Name: "a", Annotations: web}, "/api/v1/web/guest/default/a"},
 		{Action{Namespace: "guest/p", Name: "a b", Annotations: web}, "/api/v1/web/guest/p/a%20b"},
+		{Action{Namespace: "other/p", Binding: "guest/b", Name: "a", Annotations: web}, "/api/v1/web/guest/b/a"},
+		{Action{Namespace: "other/p", Binding: "guest/b", Name: "a"}, "/api/v1/namespaces/guest/actions/b/a"},
 		{Action{Namespace: "guest/p", Name: "a"}, "/api/v1/namespaces/guest/actions/p/a"},
 		{Action{Namespace: "guest", Name: "a", Annotations: whisk.Params{}.Set("web-export", "false")}, "/api/v1/namespaces/guest/actions/a"},
 	}

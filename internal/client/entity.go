@@ -19,6 +19,7 @@ type Action struct {
 	Limits         *Limits      `json:"limits,omitempty"`
 	Publish        *bool        `json:"publish,omitempty"`
 	Updated        int64        `json:"updated,omitempty"` // milliseconds since 1970
+	Binding        string       `json:"binding,omitempty"` // answers: namespace/name of the binding that it was found through
 }
 
 // Exec is what an action runs. Code is nil where there is none, or where it
