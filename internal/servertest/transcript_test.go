@@ -52,6 +52,9 @@ func TestTranscript(t *testing.T) {
 					t.Fatalf("$ %s\n%s(%v), want\n%s", command, got, err, want)
 				}
 			}
+			if code := p.Stop(); code != 0 { // orderly, so that no container is left
+				t.Errorf("the server ended with exit code %d", code)
+			}
 		})
 	}
 }
