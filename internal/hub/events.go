@@ -3,7 +3,6 @@ package hub
 import (
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 
@@ -125,11 +124,11 @@ func (h *hub) feeds(r *http.Request) (any, error) {
 }
 
 func (h *hub) feed(r *http.Request) (any, error) {
-	ns := chi.URLParam(r, "namespace")
+	ns, trigger := named(r, "namespace"), named(r, "trigger")
 	if ns != whisk.Own && ns != namespaceOf(r) {
-		return nil, whisk.E(whisk.Forbidden, "get feed", errors.New("The supplied authentication is not authorized to access '"+strings.Join([]string{ns, chi.URLParam(r, "trigger")}, "/")+"'."))
+		return nil, whisk.E(whisk.Forbidden, "get feed", errors.New("The supplied authentication is not authorized to access '"+ns+"/"+trigger+"'."))
 	}
-	return h.Feeds.Get(namespaceOf(r), chi.URLParam(r, "trigger"))
+	return h.Feeds.Get(namespaceOf(r), trigger)
 }
 
 func (h *hub) deadLetters(r *http.Request) (any, error) {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -171,6 +172,16 @@ func (h *hub) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("X-Request-ID", tid)
 	h.write(w, kind.Status(), body)
+}
+
+// named returns a name in the path. The router goes by the path as it was sent
+// where its escapes are not the usual ones, and leaves them in.
+func named(r *http.Request, param string) string {
+	text := chi.URLParam(r, param)
+	if s, err := url.PathUnescape(text); err == nil {
+		return s // no name has a % of its own
+	}
+	return text
 }
 
 // page reads limit (0 to 200, 0 for 200, 30 unless given) and skip.

@@ -154,6 +154,7 @@ func TestAnswers(t *testing.T) {
 		{"explain", "/hub/v1/events/" + eventID + "/explain", 200, []string{`"rule":"/guest/on-t"`, `"attempts":[{"activationId":"a1"`, `"deadLetter":"` + deadID, `"reason":"payload.a is 1"`}},
 		{"feeds", "/hub/v1/feeds", 200, []string{`{"feeds":[{"trigger":"/guest/t"}]}`}},
 		{"feed", "/hub/v1/feeds/_/t", 200, []string{`{"trigger":"/guest/t"}`}},
+		{"feed by an escaped name", "/hub/v1/feeds/_/%74", 200, []string{`{"trigger":"/guest/t"}`}},
 		{"feed of others", "/hub/v1/feeds/other/t", 403, []string{"not authorized to access 'other/t'"}},
 		{"no feed", "/hub/v1/feeds/guest/x", 404, []string{"no feed"}},
 		{"dead letters", "/hub/v1/dead-letters", 200, []string{`{"deadLetters":[{"id":"` + deadID}},

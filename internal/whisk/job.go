@@ -8,13 +8,13 @@ import (
 
 // Invocation is one action to run: what is handed to a container.
 type Invocation struct {
-	ActivationID string
-	Cause        string // the enclosing activation; empty for rule-fired and direct calls
-	Namespace    string // whose record it is, and whose key it may be given
-	Subject      string
-	Payload      json.RawMessage // what the caller or the event gave, without the action's own parameters
-	Transaction  string          // the request's ID; empty for rule-fired runs
-	Received     time.Time       // when it was asked for: the record's waitTime counts from here
+	ActivationID string          `json:"activationId"`
+	Cause        string          `json:"cause,omitempty"` // the enclosing activation; empty for rule-fired and direct calls
+	Namespace    string          `json:"namespace"`       // whose record it is, and whose key it may be given
+	Subject      string          `json:"subject"`
+	Payload      json.RawMessage `json:"payload"`               // what the caller or the event gave, without the action's own parameters
+	Transaction  string          `json:"transaction,omitempty"` // the request's ID; empty for rule-fired runs
+	Received     time.Time       `json:"received"`              // when it was asked for: the record's waitTime counts from here
 }
 
 // Job is an invocation that waits in its action's queue. Only a reference
