@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/millrace/millrace/internal/cli"
@@ -30,11 +31,30 @@ func main() {
 	os.Exit(run())
 }
 
+// stamp returns the version and its time: what the linker was told, else what
+// Go noted of a build without our Makefile. Clients expect a time of /api/v1.
+func stamp(version, built string, info *debug.BuildInfo) (string, string) {
+	if info == nil {
+		return version, built
+	}
+	if v := info.Main.Version; version == "unknown" && v != "" && v != "(devel)" {
+		version = v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" && built == "" {
+			built = s.Value
+		}
+	}
+	return version, built
+}
+
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// The first signal asks for an orderly end; the next one is not waited for.
 	context.AfterFunc(ctx, stop)
+	info, _ := debug.ReadBuildInfo()
+	version, built = stamp(version, built, info)
 	return cli.Main(ctx, cli.OS(version), os.Args[1:], start)
 }
 

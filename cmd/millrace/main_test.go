@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,28 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+func TestStamp(t *testing.T) {
+	info := &debug.BuildInfo{
+		Main:     debug.Module{Version: "v1.2.3"},
+		Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}},
+	}
+	for _, tt := range []struct {
+		name, version, built   string
+		info                   *debug.BuildInfo
+		wantVersion, wantBuilt string
+	}{
+		{"by the Makefile", "v9", "2026-05-05T05:05:05Z", info, "v9", "2026-05-05T05:05:05Z"},
+		{"by go install", "unknown", "", info, "v1.2.3", "2026-01-02T03:04:05Z"},
+		{"of changed sources", "unknown", "", &debug.BuildInfo{Main: debug.Module{Version: "(devel)"}}, "unknown", ""},
+		{"nothing noted", "unknown", "", &debug.BuildInfo{}, "unknown", ""},
+		{"no build info", "unknown", "", nil, "unknown", ""},
+	} {
+		if v, b := stamp(tt.version, tt.built, tt.info); v != tt.wantVersion || b != tt.wantBuilt {
+			t.Errorf("%s: stamp = %q, %q, want %q, %q", tt.name, v, b, tt.wantVersion, tt.wantBuilt)
+		}
+	}
 }
 
 const (
