@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"cmp"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,12 +16,20 @@ import (
 const npmClient = "openwhisk@3.21.9"
 
 // TestNpmClient uses OpenWhisk's own client for Node, unchanged, over all of
-// its resources. It needs Node, npm and, once, the network.
+// its resources and inside an action. It needs Node, npm and, once, the
+// network.
 func TestNpmClient(t *testing.T) {
 	modules := installNpm(t, npmClient)
 	p := newProcess(t, "process")
 	p.Start()
-	cmd := exec.CommandContext(t.Context(), "node", "testdata/openwhisk/client.js", zipAction(t))
+	inner := map[string]string{"index.js": sdkAction}
+	if err := addFolder(inner, "node_modules", modules); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "node", "testdata/openwhisk/client.js", zipAction(t, map[string]string{
+		"__main__.py": "from inner import wrap\ndef main(args):\n    return wrap(args)\n",
+		"inner.py":    "def wrap(args):\n    return {'zipped': args}\n",
+	}), zipAction(t, inner))
 	cmd.Env = append(os.Environ(), "NODE_PATH="+modules, "__OW_API_HOST="+p.URL, "__OW_API_KEY="+p.Auth,
 		// The client would speak to the loopback through a proxy, too.
 		"PROXY=", "HTTP_PROXY=", "HTTPS_PROXY=", "proxy=", "http_proxy=", "https_proxy=")
@@ -74,15 +83,38 @@ func installNpm(t *testing.T, spec string) string {
 	return modules
 }
 
-// zipAction writes an archive with an action and returns its path.
-func zipAction(t *testing.T) string {
+// sdkAction is an action that uses the client in turn: it finds host and key in
+// its environment.
+const sdkAction = `exports.main = async args => {
+  const ow = require('openwhisk')()
+  const actions = await ow.actions.list()
+  const greeting = await ow.actions.invoke({ name: args.call, blocking: true, result: true, params: { name: 'the action' } })
+  return { mine: actions.some(a => a.name === args.call), greeting }
+}
+`
+
+// addFolder adds the files below a folder to those of an archive.
+func addFolder(files map[string]string, as, dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		files[filepath.ToSlash(filepath.Join(as, rel))] = string(b)
+		return err
+	})
+}
+
+// zipAction writes an archive with the files of an action and returns its path.
+func zipAction(t *testing.T, files map[string]string) string {
 	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	for name, text := range map[string]string{
-		"__main__.py": "from inner import wrap\ndef main(args):\n    return wrap(args)\n",
-		"inner.py":    "def wrap(args):\n    return {'zipped': args}\n",
-	} {
+	for name, text := range files {
 		f, err := z.Create(name)
 		if err != nil {
 			t.Fatal(err)

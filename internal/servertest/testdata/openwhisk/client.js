@@ -116,6 +116,14 @@ const steps = {
     const made = await ow.actions.invoke(['hello', 'zipped'])
     made.forEach(a => assert.match(a.activationId, /^[0-9a-f]{32}$/))
   },
+  'the client inside an action': async () => {
+    const action = { exec: { kind: 'nodejs:default', code: fs.readFileSync(process.argv[3]).toString('base64') }, annotations: [{ key: 'provide-api-key', value: true }] }
+    await ow.actions.create({ name: 'inside', action })
+    const result = await ow.actions.invoke({ name: 'inside', blocking: true, result: true, params: { call: 'hello' } })
+    same(result, { mine: true, greeting: { hello: 'the action' } })
+    await ow.actions.delete('inside')
+  },
+
   'activations.get, logs, result': async () => {
     const { activationId } = await ow.actions.invoke({ name: 'hello', params: { name: 'later' } })
     const record = await recorded(activationId)
