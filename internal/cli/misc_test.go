@@ -80,7 +80,7 @@ func TestVerbose(t *testing.T) {
 	defer srv.Close()
 	sys := System{Home: t.TempDir(), Environ: []string{"WHISK_AUTH=" + testKey, "WHISK_APIHOST=" + srv.URL}}
 	_, errs, _ := run(t, sys, "-v", "action", "invoke", "a", "-r", "-p", "k", testKey)
-	for _, want := range []string{"REQUEST:\n[POST]\t" + srv.URL, `{"k":"<key>"}`, "RESPONSE:\nGot response with code 200", "yyy..."} {
+	for _, want := range []string{"REQUEST:\n[POST]\t" + srv.URL, `{"k":"<key>"}`, "RESPONSE:Got response with code 200", "yyy..."} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("-v lacks %q:\n%s", want, errs)
 		}

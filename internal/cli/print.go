@@ -262,7 +262,7 @@ func (a *app) trace(req *http.Request, body []byte, resp *http.Response, answer 
 	if len(body) > 0 {
 		fmt.Fprintf(w, "Req Body\n%s\n", show(body))
 	}
-	fmt.Fprintf(w, "RESPONSE:\nGot response with code %d\nResp Headers\n", resp.StatusCode)
+	fmt.Fprintf(w, "RESPONSE:Got response with code %d\nResp Headers\n", resp.StatusCode)
 	_ = writeJSON(w, resp.Header)
 	fmt.Fprintf(w, "Response body size is %d bytes\nResponse body received:\n%s\n", len(answer), show(answer))
 }
