@@ -246,8 +246,8 @@ func TestMaxTriggersAcrossRestarts(t *testing.T) {
 		}
 		err := r.run(t, p, time.Minute)
 		var end *feeds.Completed
-		if !errors.As(err, &end) || end.Reason != endMax {
-			t.Fatalf("error = %v, want %q", err, endMax)
+		if want := "Automatically disabled after reaching max triggers"; !errors.As(err, &end) || end.Reason != want {
+			t.Fatalf("error = %v, want %q", err, want)
 		}
 		if n := len(r.sink.Events()); n != 3 {
 			t.Errorf("%d events, want 3", n)
@@ -266,9 +266,9 @@ func TestEnds(t *testing.T) {
 		reason     string
 		events     int
 	}{
-		{"alarm at its stop date", kindAlarm, func() whisk.Params { return params("cron", `"* * * * *"`, "stopDate", soon(150*time.Second)) }, endCron, 2},
-		{"interval at its stop date", kindInterval, func() whisk.Params { return params("minutes", `1`, "stopDate", soon(150*time.Second)) }, endInterval, 3},
-		{"once", kindOnce, func() whisk.Params { return params("date", soon(time.Minute)) }, endOnce, 1},
+		{"alarm at its stop date", kindAlarm, func() whisk.Params { return params("cron", `"* * * * *"`, "stopDate", soon(150*time.Second)) }, "Automatically disabled after firing last scheduled cron trigger", 2},
+		{"interval at its stop date", kindInterval, func() whisk.Params { return params("minutes", `1`, "stopDate", soon(150*time.Second)) }, "Automatically disabled after firing last scheduled interval trigger", 3},
+		{"once", kindOnce, func() whisk.Params { return params("date", soon(time.Minute)) }, "Automatically disabled after firing once", 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -298,8 +298,9 @@ func TestOnceRetires(t *testing.T) {
 		}
 		missed := newRig(t, p, kindOnce, params("date", number64(time.Now().Add(time.Minute).UnixMilli()), "deleteAfterFire", `true`, "misfire", `"skip"`))
 		time.Sleep(time.Hour)
-		if err := missed.run(t, p, time.Hour); !errors.As(err, &end) || end.Retire || end.Reason != endMissed {
-			t.Errorf("a missed one ends with %+v", end)
+		const why = "Automatically disabled after receiving error on trigger initialization: the fire once date has expired"
+		if err := missed.run(t, p, time.Hour); !errors.As(err, &end) || end.Retire || end.Reason != why {
+			t.Errorf("a missed one ends with %+v, want %q", end, why)
 		}
 	})
 }
