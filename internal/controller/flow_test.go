@@ -316,6 +316,10 @@ func TestFailures(t *testing.T) {
 			t.Errorf("trouble of %s = %q", path, got)
 		}
 	}
+	w.refuse = whisk.E(whisk.Internal, "read", whisk.ErrCorrupt)
+	if got := errorIn(t, c.must(500, "POST", "actions/a?blocking=true", `{}`)); got != "Resource is corrupted and cannot be read." {
+		t.Errorf("what can't be read = %q", got)
+	}
 	w.refuse, w.slow = nil, true
 	if got := c.must(202, "POST", "actions/a?blocking=true&result=true&timeout=1", `{}`); !strings.HasPrefix(got, `{"activationId":"`) {
 		t.Errorf("a wait that ended = %s", got)
@@ -353,6 +357,9 @@ func TestSurface(t *testing.T) {
 		answer, body := c.as(tt.key).send(c.as(tt.key).request(tt.method, tt.path, ""))
 		if answer.StatusCode != tt.status || tt.header != "" && answer.Header.Get(tt.header) != tt.want {
 			t.Errorf("%s %.60s = %d %v %.200s, want %d %s: %s", tt.method, tt.path, answer.StatusCode, answer.Header, body, tt.status, tt.header, tt.want)
+		}
+		if want := "414 Request-URI Too Large"; tt.status == http.StatusRequestURITooLong && !strings.Contains(body, want) {
+			t.Errorf("%s %.60s answers %q, want %q in it", tt.method, tt.path, body, want)
 		}
 	}
 }

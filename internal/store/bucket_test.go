@@ -113,7 +113,7 @@ func TestForeignValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rev, err := table.Get(n)
-	if !errors.Is(err, whisk.Internal) || !errors.Is(err, errCorrupt) || rev != 1 {
+	if !errors.Is(err, whisk.Internal) || !errors.Is(err, whisk.ErrCorrupt) || rev != 1 {
 		t.Errorf("Get = %d, %v, want the revision 1 and that it can't be read", rev, err)
 	}
 	if l := table.List(""); len(l) != 0 {

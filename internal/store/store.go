@@ -27,7 +27,6 @@ var (
 	errMissing = errors.New("The requested resource does not exist.")
 	errOther   = errors.New("Resource by this name exists but is not in this collection.")
 	errRace    = errors.New("Concurrent modification to resource detected.")
-	errCorrupt = errors.New("Resource is corrupted and cannot be read.")
 )
 
 // Store is every table of the installation. Safe for concurrent use.

@@ -54,7 +54,7 @@ func (t *Table[T]) value(r row) (v T, rev whisk.Revision, err error) {
 	switch {
 	case err == nil:
 		return deepCopy(*at), whisk.Revision(r.rev), nil
-	case errors.Is(err, errCorrupt):
+	case errors.Is(err, whisk.ErrCorrupt):
 		return v, whisk.Revision(r.rev), err
 	}
 	return v, 0, err
@@ -66,7 +66,7 @@ func (t *Table[T]) shared(r row) (*T, error) {
 	case r.rev == 0 || r.gone:
 		return nil, errMissing
 	case r.err != nil:
-		return nil, errCorrupt
+		return nil, whisk.ErrCorrupt
 	case r.kind != t.kind:
 		return nil, errOther
 	}
@@ -132,7 +132,7 @@ func (t *Table[T]) Watch(ctx context.Context) iter.Seq2[Change[T], error] {
 			switch {
 			case err == nil:
 				c.Value, c.Revision = v, rev
-			case initial || errors.Is(err, errCorrupt):
+			case initial || errors.Is(err, whisk.ErrCorrupt):
 				return true // gone since, which is a change of its own; or nothing to show
 			default:
 				c.Deleted = true
@@ -226,7 +226,7 @@ func kindOf(err error) whisk.Kind {
 		return whisk.NotFound
 	case errors.Is(err, errOther), errors.Is(err, errRace):
 		return whisk.Conflict
-	case errors.Is(err, errCorrupt):
+	case errors.Is(err, whisk.ErrCorrupt):
 		return whisk.Internal
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return whisk.Unavailable

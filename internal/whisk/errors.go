@@ -99,10 +99,17 @@ func KindOf(err error) Kind {
 	return Internal
 }
 
+// ErrCorrupt says that something stored can't be read. It is an Internal error
+// of which callers are told, as OpenWhisk tells them.
+var ErrCorrupt = errors.New("Resource is corrupted and cannot be read.")
+
 // Message returns the text of err that its caller may see: the cause without
 // the operations that led to it, and nothing of an internal error's inside.
 func Message(err error) string {
 	if KindOf(err) == Internal {
+		if errors.Is(err, ErrCorrupt) {
+			return ErrCorrupt.Error()
+		}
 		return "There was an internal server error."
 	}
 	var e *Error

@@ -23,6 +23,9 @@ func TestErrors(t *testing.T) {
 	if got := whisk.Message(errors.New("disk /dev/sda failed")); got != "There was an internal server error." {
 		t.Errorf("an internal error shows %q", got)
 	}
+	if got := whisk.Message(whisk.E(whisk.Internal, "get action", whisk.ErrCorrupt)); got != "Resource is corrupted and cannot be read." {
+		t.Errorf("a corrupt entity shows %q", got)
+	}
 	hinted := whisk.WithHint(err, "create it first")
 	if whisk.HintOf(hinted) != "create it first" || whisk.KindOf(hinted) != whisk.NotFound || whisk.Message(hinted) != "resolve: get action: it is not there" && whisk.Message(hinted) != "it is not there" {
 		t.Errorf("hinted error: %v, hint %q, kind %v, message %q", hinted, whisk.HintOf(hinted), whisk.KindOf(hinted), whisk.Message(hinted))
