@@ -168,7 +168,7 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 	r.invoker = invoker.New(d, kinds, r.store.Code, s.o.Log,
 		invoker.WithMemory(s.o.Config.Memory),
 		invoker.WithStemCells(s.o.Config.StemCells),
-		invoker.WithAPIHost(s.publicURL()),
+		invoker.WithAPIHost(s.actionsURL(ctx, r)),
 		invoker.WithDrain(drain),
 		invoker.WithBuiltins(r.builtins),
 		invoker.WithKeys(func(ns string, until time.Time) string {

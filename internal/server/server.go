@@ -120,7 +120,7 @@ func (s *Server) URL() string {
 // ctx ends (nil, after what runs was finished or handed back) or a part fails.
 func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 	defer func() { err = errors.Join(err, s.home.Close()) }()
-	srv := &http.Server{Handler: s.door(), ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug)}
+	srv := s.httpServer()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()
 
@@ -153,6 +153,13 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 		}
 		return closed(<-served)
 	})
+}
+
+// httpServer is a server of all that this one answers.
+func (s *Server) httpServer() *http.Server {
+	return &http.Server{
+		Handler: s.door(), ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+	}
 }
 
 // closed is nil for the end of a server that was asked to end.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/internal/servertest"
 )
 
 // npmClient is OpenWhisk's client for Node, as its users install it.
@@ -20,7 +22,14 @@ const npmClient = "openwhisk@3.21.9"
 // network.
 func TestNpmClient(t *testing.T) {
 	modules := installNpm(t, npmClient)
-	p := newProcess(t, "process")
+	for _, driver := range servertest.Drivers() {
+		t.Run(driver, func(t *testing.T) { npmClientOn(t, driver, modules) })
+	}
+}
+
+func npmClientOn(t *testing.T, driver, modules string) {
+	t.Helper()
+	p := newProcess(t, driver)
 	p.Start()
 	inner := map[string]string{"index.js": sdkAction}
 	if err := addFolder(inner, "node_modules", modules); err != nil {
@@ -40,6 +49,9 @@ func TestNpmClient(t *testing.T) {
 	// A script that ends early, or of which a step was lost, shows nothing.
 	if n := strings.Count(string(out), "ok "); n < 40 {
 		t.Fatalf("only %d steps were taken:\n%s", n, out)
+	}
+	if code := p.Stop(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -99,7 +99,7 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 		cfg.Env = append(cfg.Env, k+"="+v)
 	}
 	host := &container.HostConfig{
-		NetworkMode: "bridge",
+		NetworkMode: bridge,
 		CapDrop:     []string{"ALL"},
 		SecurityOpt: []string{"no-new-privileges"},
 		LogConfig:   container.LogConfig{Type: "none"},

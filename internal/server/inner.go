@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+)
+
+// networked is a driver whose containers have a network of their own: Address
+// is where they reach this machine, within the network that they come from.
+type networked interface {
+	Address(ctx context.Context) (netip.Prefix, error)
+}
+
+// actionsURL is where actions reach the API: what they find in __OW_API_HOST.
+// For containers with a network of their own, which this machine's loopback is
+// no part of, a second door is opened on that network, for them alone.
+func (s *Server) actionsURL(ctx context.Context, r *road) string {
+	d, apart := r.driver.Driver.(networked)
+	public, err := url.Parse(s.publicURL())
+	if !apart || err == nil && s.o.Config.PublicURL != "" && !loopback(public.Hostname()) {
+		return s.publicURL()
+	}
+	outer, err := netip.ParseAddrPort(s.listener.Addr().String())
+	if err == nil && !outer.Addr().IsLoopback() && !outer.Addr().IsUnspecified() {
+		return s.publicURL()
+	}
+	var at netip.Prefix
+	if err == nil {
+		at, err = d.Address(ctx)
+	}
+	if err == nil && outer.Addr().IsLoopback() {
+		err = s.openInner(ctx, r, at, outer.Port())
+	}
+	if err != nil {
+		r.notes = append(r.notes, fmt.Sprintf("actions in containers can't reach the API: %v; give them an address of this machine with --listen", err))
+		return s.publicURL()
+	}
+	return "http://" + netip.AddrPortFrom(at.Addr(), outer.Port()).String()
+}
+
+// openInner serves the API on the network of containers as well.
+func (s *Server) openInner(ctx context.Context, r *road, at netip.Prefix, port uint16) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(port))))
+	if err != nil {
+		return err
+	}
+	srv := s.httpServer()
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(within{l, at.Masked()}) }()
+	r.closers = append(r.closers, func() error {
+		return errors.Join(srv.Close(), closed(<-ended))
+	})
+	return nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// within is a listener that takes connections from one network alone. A packet
+// from elsewhere can be routed to an address of this machine that only its
+// containers are meant to know.
+type within struct {
+	net.Listener
+	network netip.Prefix
+}
+
+func (w within) Accept() (net.Conn, error) {
+	for {
+		c, err := w.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		if err == nil && w.network.Contains(from.Addr().Unmap()) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
