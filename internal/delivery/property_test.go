@@ -35,7 +35,7 @@ func plans(rt *rapid.T) plan {
 	p := plan{
 		retry: whisk.Retry{
 			Attempts: rapid.IntRange(1, 4).Draw(rt, "attempts"), Backoff: time.Second, MaxBackoff: time.Minute, MaxAge: time.Hour,
-			Platform: true, Application: rapid.Bool().Draw(rt, "application"),
+			Platform: rapid.Bool().Draw(rt, "platform"), Application: rapid.Bool().Draw(rt, "application"),
 		},
 		outcomes: rapid.SliceOfN(outcome, 1, 8).Draw(rt, "outcomes"),
 	}
@@ -177,6 +177,9 @@ func (p *plan) judge(w *world, h *history, matches []whisk.Match) []string {
 			records[e.Record.ID]++
 			if e.Final {
 				ends[e.Match]++
+			}
+			if e.Final && e.Match.Invoke == "" && e.Record.Outcome == whisk.WhiskError {
+				bad("match %v ended undelivered, and no dead letter tells", e.Match)
 			}
 		case whisk.EntryDead:
 			ends[e.Match]++

@@ -68,11 +68,12 @@ func (d *Delivery) follows(it *item, act *whisk.Activation) next {
 	if !there {
 		policy = whisk.StdRetry()
 	}
-	if it.once || !retries(&policy, act) {
-		return next{final: true}
-	}
 	n := len(it.attempts)
-	switch {
+	switch tryAgain := retries(&policy, act); {
+	case it.once, !tryAgain && !undelivered(it, act):
+		return next{final: true}
+	case !tryAgain:
+		return next{reason: "its rule does not retry failures of the platform; " + it.story()}
 	case !there:
 		return next{reason: "its rule was deleted; " + it.story()}
 	case n >= policy.Attempts:
@@ -83,6 +84,14 @@ func (d *Delivery) follows(it *item, act *whisk.Activation) next {
 		return next{reason: fmt.Sprintf("it is older than %s; %s", policy.MaxAge, it.story())}
 	}
 	return next{due: due}
+}
+
+// undelivered reports whether a match's last attempt failed by our own fault: no
+// answer of its action is known, so it can't be called delivered, whatever its
+// rule retries. An action that answers with an error, crashes or runs out of
+// time has had its event.
+func undelivered(it *item, act *whisk.Activation) bool {
+	return it.match.Invoke == "" && act.Outcome == whisk.WhiskError
 }
 
 // retries reports whether a policy retries what an activation shows.
