@@ -38,7 +38,7 @@ type settings struct {
 	cores    int
 	builtins map[string]Builtin
 	apiHost  string
-	mint     func(namespace string, until time.Time) string
+	mint     func(inv *whisk.Invocation, until time.Time) string
 }
 
 func defaults() settings {
@@ -83,8 +83,8 @@ func WithBuiltins(fns map[string]Builtin) Option { return func(s *settings) { s.
 func WithAPIHost(url string) Option { return func(s *settings) { s.apiHost = url } }
 
 // WithKeys sets what makes a key for an activation of an action that asks for
-// one (provide-api-key): a key with the rights of the namespace's owner that
-// is dead at until.
-func WithKeys(mint func(namespace string, until time.Time) string) Option {
+// one (provide-api-key): a key with the rights of the owner of its namespace
+// that is dead at until.
+func WithKeys(mint func(inv *whisk.Invocation, until time.Time) string) Option {
 	return func(s *settings) { s.mint = mint }
 }

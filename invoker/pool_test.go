@@ -506,10 +506,10 @@ func TestBuiltin(t *testing.T) {
 
 func TestAPIKeys(t *testing.T) {
 	var minted atomic.Int32
-	mint := func(namespace string, until time.Time) string {
+	mint := func(inv *whisk.Invocation, until time.Time) string {
 		minted.Add(1)
-		if d := time.Until(until); namespace != "guest" || d < time.Minute-time.Second || d > 2*time.Minute {
-			t.Errorf("mint(%q, in %v)", namespace, d)
+		if d := time.Until(until); inv.Namespace != "guest" || d < time.Minute-time.Second || d > 2*time.Minute {
+			t.Errorf("mint(%q, in %v)", inv.Namespace, d)
 		}
 		return "u:k"
 	}

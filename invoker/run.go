@@ -181,7 +181,7 @@ func (v *Invoker) perform(w *worker, t *run, value json.RawMessage, env map[stri
 		if !w.loaded {
 			until = until.Add(t.limit)
 		}
-		c.key = v.mint(inv.Namespace, until)
+		c.key = v.mint(inv, until)
 	}
 	logLimit := a.Limits.Logs << 20
 	w.logs.open(logLimit, !w.loaded)

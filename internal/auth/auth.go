@@ -48,6 +48,9 @@ type Identity struct {
 	UUID      string    // of the key that was shown; names it, and is no secret
 	Role      Role      // what the key may be used for
 	Expires   time.Time // when the key dies; zero: never
+	// Origin is the activation that a minted key was made for, and what had led
+	// to it.
+	Origin whisk.Origin
 }
 
 // OpenWhisk's texts of the two ways to fail.

@@ -291,6 +291,7 @@ func TestMint(t *testing.T) {
 		table := newTable()
 		keys := auth.NewKeys(table)
 		owner := auth.Identity{Subject: "guest", Namespace: "guest", UUID: "u", Role: auth.Owner}
+		owner.Origin = whisk.Origin{Cause: "c", Correlation: "first", Hops: 3}
 		var authkeys []string
 		for i := range 100 {
 			// Not in the order of their deadlines.
@@ -302,8 +303,8 @@ func TestMint(t *testing.T) {
 				t.Fatalf("minted key %q: %v", authkey, err)
 			}
 			id, err := keys.Authenticate(uuid, key)
-			if err == nil && (id.Subject != "guest" || id.Namespace != "guest" || id.Role != auth.Owner || id.UUID != uuid) {
-				t.Errorf("minted identity = %+v, want the owner's with uuid %s", id, uuid)
+			if err == nil && (id.Subject != "guest" || id.Namespace != "guest" || id.Role != auth.Owner || id.UUID != uuid || id.Origin != owner.Origin) {
+				t.Errorf("minted identity = %+v, want the owner's with uuid %s and the origin", id, uuid)
 			}
 			if _, err := keys.Authenticate(uuid, strings.Repeat("x", 64)); err == nil {
 				t.Error("a minted uuid with another key is taken")

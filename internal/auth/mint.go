@@ -9,7 +9,8 @@ import (
 )
 
 // Mint returns a new key, uuid:key, that stands for id until a deadline. It is
-// in memory only: the end of this process is its end as well.
+// in memory only: the end of this process is its end as well. With id.Origin,
+// what is asked for with the key is known to come from there.
 func (k *Keys) Mint(id Identity, until time.Time) (authkey string) {
 	uuid, key := newKey()
 	id.UUID, id.Expires = uuid, until

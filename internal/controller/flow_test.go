@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/internal/auth"
 	"github.com/millrace/millrace/internal/whisk"
@@ -55,6 +56,42 @@ func TestFire(t *testing.T) {
 	}
 	if string(w.events[1].Payload) != "{}" {
 		t.Errorf("the payload of nothing is %s, want {}", w.events[1].Payload)
+	}
+}
+
+// What is asked for with the key of an activation is known to come from there.
+func TestOrigin(t *testing.T) {
+	w := newWorld(t)
+	c := w.caller(t)
+	c.must(200, "PUT", "triggers/t", `{}`)
+	c.must(200, "PUT", "packages/p", `{}`)
+	c.must(200, "PUT", "actions/a", echo)
+	c.must(200, "PUT", "actions/p/a", strings.Replace(echo, "{", `{"annotations":[{"key":"web-export","value":true}],`, 1))
+	owner, _ := w.keys.Owner("guest")
+	from := whisk.Origin{Cause: whisk.NewID(time.Now()), Correlation: whisk.NewID(time.Now()), Hops: 4}
+	owner.Origin = from
+	minted := c.as(w.keys.Mint(owner, time.Now().Add(time.Minute)))
+	for _, tt := range []struct {
+		caller *caller
+		want   whisk.Origin
+	}{{minted, from}, {c, whisk.Origin{}}} {
+		w.events, w.invoked = nil, nil
+		tt.caller.must(204, "POST", "triggers/t", `{}`)
+		tt.caller.must(202, "POST", "actions/a", `{}`)
+		tt.caller.must(200, "POST", "actions/a?blocking=true", `{}`)
+		tt.caller.must(200, "GET", "/api/v1/web/guest/p/a.json", "")
+		ev := w.events[0]
+		if got := (whisk.Origin{Cause: ev.Cause, Correlation: ev.Correlation, Hops: ev.Hops}); got != tt.want {
+			t.Errorf("the event comes from %+v, want %+v", got, tt.want)
+		}
+		if len(w.invoked) != 3 {
+			t.Fatalf("%d invocations, want 3", len(w.invoked))
+		}
+		for i, inv := range w.invoked {
+			if inv.Correlation != tt.want.Correlation || inv.Hops != tt.want.Hops || inv.Cause != "" {
+				t.Errorf("invocation %d has correlation %q, %d hops and cause %q, want those of %+v and no cause", i, inv.Correlation, inv.Hops, inv.Cause, tt.want)
+			}
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func (a *api) invoke(c *call) error {
 	if err := checkFinal(&run, args); err != nil {
 		return err
 	}
-	inv := newInvocation(c.id, transactionOn(c.w), args)
+	inv := newInvocation(c.id, c.id.Origin, transactionOn(c.w), args)
 	if !blocking {
 		if err := a.Delivery.Invoke(c.Context(), c.name, inv); err != nil {
 			return err
@@ -57,11 +57,12 @@ func (a *api) invoke(c *call) error {
 	return c.record(&act, result)
 }
 
-func newInvocation(id auth.Identity, transaction string, args json.RawMessage) whisk.Invocation {
+// newInvocation is what id asks for, because of from.
+func newInvocation(id auth.Identity, from whisk.Origin, transaction string, args json.RawMessage) whisk.Invocation {
 	now := time.Now()
 	return whisk.Invocation{
 		ActivationID: whisk.NewID(now), Namespace: id.Namespace, Subject: id.Subject,
-		Payload: args, Transaction: transaction, Received: now,
+		Payload: args, Transaction: transaction, Received: now, Correlation: from.Correlation, Hops: from.Hops,
 	}
 }
 

@@ -131,9 +131,11 @@ func (a *api) fire(c *call) error {
 		return err
 	}
 	now := time.Now().UTC()
+	from := c.id.Origin
 	ev := whisk.Event{
 		ID: whisk.NewID(now), Trigger: c.name, Time: now, Payload: body,
 		Source: "api", Actor: c.id.Subject, Headers: headersOf(c.Request, secretHeader),
+		Cause: from.Cause, Correlation: from.Correlation, Hops: from.Hops,
 	}
 	if _, err := a.Events.Accept(c.Context(), ev); err != nil {
 		return err

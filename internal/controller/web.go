@@ -94,7 +94,7 @@ func (a *api) web(w http.ResponseWriter, r *http.Request, at webPath) {
 		a.failWeb(w, r, err)
 		return
 	}
-	inv := newInvocation(owner, transactionOn(w), args)
+	inv := newInvocation(owner, caller.Origin, transactionOn(w), args)
 	w.Header()[headerActivation] = []string{inv.ActivationID}
 	act, done, err := a.Delivery.Call(r.Context(), run, inv, whisk.MaxWait)
 	switch {

@@ -150,10 +150,14 @@ func (d *Delivery) invocation(ctx context.Context, it *item) (whisk.Invocation, 
 	if n > 1 {
 		received = it.due
 	}
-	return whisk.Invocation{
+	inv := whisk.Invocation{
 		ActivationID: it.match.AttemptID(ev.ID, n), Namespace: ev.Trigger.Namespace, Subject: owner,
-		Payload: args, Received: received,
-	}, policy, nil
+		Payload: args, Received: received, Correlation: ev.Correlation, Hops: ev.Hops + 1,
+	}
+	if inv.Correlation == "" {
+		inv.Correlation = ev.ID
+	}
+	return inv, policy, nil
 }
 
 // arguments returns what the event says to an action: its payload over the

@@ -92,6 +92,9 @@ func TestDeliverRunsAMatch(t *testing.T) {
 		if inv.Namespace != "guest" || inv.Subject != "owner-of-guest" || inv.Cause != "" {
 			t.Errorf("run as %q in %q, cause %q; want the namespace's owner and no cause", inv.Subject, inv.Namespace, inv.Cause)
 		}
+		if want := (whisk.Origin{Cause: inv.ActivationID, Correlation: ev.ID, Hops: 1}); inv.Origin() != want {
+			t.Errorf("it is the origin %+v of what it asks for, want %+v", inv.Origin(), want)
+		}
 		if got, want := string(inv.Payload), `{"__ow_headers":{"x":"y"},"a":1,"b":3}`; got != want {
 			t.Errorf("payload = %s, want %s", got, want)
 		}

@@ -156,6 +156,8 @@ func (e *encoder) invoke(i *whisk.Invoke) {
 	e.bytes(7, v.Payload)
 	e.str(8, v.Transaction)
 	e.time(9, v.Received)
+	e.id(10, v.Correlation)
+	e.int(11, int64(v.Hops))
 }
 
 func (e *encoder) record(a *whisk.Activation, logs bool) {

@@ -21,6 +21,7 @@ func samples() []stored {
 	v.Problem, v.At = "too many hops", time.Date(1, 2, 3, 4, 5, 6, 7, time.UTC)
 	m, inv := anInvoke(1)
 	inv.Invoke.Invocation.Cause, inv.Invoke.Invocation.Transaction = m.Invoke, "tid"
+	inv.Invoke.Invocation.Correlation, inv.Invoke.Invocation.Hops = ev.ID, 3
 	rec := recordOf(&ev, 2, whisk.DeveloperError)
 	rec.Due = epoch.Add(time.Hour)
 	rec.Record.Annotations = append(rec.Record.Annotations, whisk.Param{Key: "k", Value: json.RawMessage("1"), Init: true, Encryption: "aes-128"})
@@ -83,7 +84,7 @@ func TestCodecKnowsEveryField(t *testing.T) {
 		reflect.TypeFor[whisk.RuleVerdict](): 6,
 		reflect.TypeFor[whisk.Match]():       3,
 		reflect.TypeFor[whisk.Invoke]():      3,
-		reflect.TypeFor[whisk.Invocation]():  7,
+		reflect.TypeFor[whisk.Invocation]():  9,
 		reflect.TypeFor[whisk.Activation]():  14,
 		reflect.TypeFor[whisk.Param]():       4,
 		reflect.TypeFor[whisk.Pending]():     13,

@@ -210,6 +210,10 @@ func (d *decoder) invoke() *whisk.Invoke {
 			v.Transaction = in.str()
 		case 9:
 			v.Received = in.time()
+		case 10:
+			v.Correlation = in.id()
+		case 11:
+			v.Hops = int(in.int())
 		}
 	}
 	d.join(&in, "invoke")

@@ -171,11 +171,12 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 		invoker.WithAPIHost(s.actionsURL(ctx, r)),
 		invoker.WithDrain(drain),
 		invoker.WithBuiltins(r.builtins),
-		invoker.WithKeys(func(ns string, until time.Time) string {
-			owner, ok := r.keys.Owner(ns)
+		invoker.WithKeys(func(inv *whisk.Invocation, until time.Time) string {
+			owner, ok := r.keys.Owner(inv.Namespace)
 			if !ok {
 				return ""
 			}
+			owner.Origin = inv.Origin() // so that no circle of actions and triggers turns for ever
 			return r.keys.Mint(owner, until)
 		}),
 	)

@@ -30,6 +30,15 @@ type Event struct {
 	Accepted time.Time `json:"-"` // when the archive took it
 }
 
+// Origin is what led to a request: the activation that it comes from, which is
+// known by the key that was given to that activation alone. It is zero for
+// whoever calls with a key of their own.
+type Origin struct {
+	Cause       string // the activation
+	Correlation string // the first cause's ID
+	Hops        int    // events between the first cause and the request
+}
+
 // Place is a point in the archive of events: a sequence and the ID found
 // there, so that a sequence given out twice (after a power cut) is noticed.
 type Place struct {

@@ -14,7 +14,18 @@ type Invocation struct {
 	Subject      string          `json:"subject"`
 	Payload      json.RawMessage `json:"payload"`               // what the caller or the event gave, without the action's own parameters
 	Transaction  string          `json:"transaction,omitempty"` // the request's ID; empty for rule-fired runs
+	Correlation  string          `json:"correlation,omitempty"` // the first cause's ID; empty when it has no cause but its caller
+	Hops         int             `json:"hops,omitempty"`        // events between the first cause and this run, the one that it runs for included
 	Received     time.Time       `json:"received"`              // when it was asked for: the record's waitTime counts from here
+}
+
+// Origin is what the run is to all that it asks for itself.
+func (i *Invocation) Origin() Origin {
+	o := Origin{Cause: i.ActivationID, Correlation: i.Correlation, Hops: i.Hops}
+	if o.Correlation == "" {
+		o.Correlation = i.ActivationID
+	}
+	return o
 }
 
 // Job is an invocation that waits in its action's queue. Only a reference
