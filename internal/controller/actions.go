@@ -144,6 +144,22 @@ func (a *api) ownPackage(n whisk.Name) error {
 	return nil
 }
 
+// insideOwn calls write, which writes the action n, while its package, if any,
+// is there and stays there.
+func (a *api) insideOwn(c *call, n whisk.Name, write func() error) error {
+	if n.Package == "" {
+		return write()
+	}
+	if err := a.inside.Acquire(c.Context(), 1); err != nil {
+		return err
+	}
+	defer a.inside.Release(1)
+	if err := a.ownPackage(n); err != nil {
+		return err
+	}
+	return write()
+}
+
 // putAction makes an action or changes one. The order of its checks is
 // OpenWhisk's: of several faults the caller is told the same one.
 func (a *api) putAction(c *call) error {
@@ -240,7 +256,11 @@ func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error 
 		}
 		act.Exec.Code, act.Exec.Digest, act.Exec.Size = "", digest, len(code)
 	}
-	if _, err := a.Actions.Put(c.Context(), c.name, act, prev); err != nil {
+	err := a.insideOwn(c, c.name, func() error {
+		_, err := a.Actions.Put(c.Context(), c.name, act, prev)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if code != "" {
@@ -269,7 +289,8 @@ func (a *api) deleteAction(c *call) error {
 		return err
 	}
 	defer done()
-	if err := a.Actions.Delete(c.Context(), c.name, rev); err != nil {
+	err = a.insideOwn(c, c.name, func() error { return a.Actions.Delete(c.Context(), c.name, rev) })
+	if err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, out)

@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/millrace/millrace/internal/auth"
 	"github.com/millrace/millrace/internal/whisk"
 )
@@ -42,8 +44,18 @@ type Store interface {
 	// Link stores a rule and its trigger, both or neither, durably: Conflict
 	// when one of them is not at the revision given.
 	Link(ctx context.Context, rule whisk.Rule, ruleRev whisk.Revision, trigger whisk.Trigger, triggerRev whisk.Revision) error
+	// RemovePackage deletes a package together with actions, durably and in one
+	// step as far as they fit into one: Conflict or NotFound when something is
+	// not at the revision given.
+	RemovePackage(ctx context.Context, pkg Removal, actions ...Removal) error
 	PutCode(ctx context.Context, code string) (digest string, err error) // durable once an entity that names it is
 	Code(ctx context.Context, digest string) (string, error)
+}
+
+// Removal names what is to be deleted, at the revision that was seen.
+type Removal struct {
+	Name     whisk.Name
+	Revision whisk.Revision
 }
 
 // Keys knows who calls.
@@ -111,12 +123,19 @@ type Deps struct {
 	Log     *slog.Logger
 }
 
+// everyone is all of api.inside: more than there can be requests at once.
+const everyone = 1 << 30
+
 type api struct {
 	Deps
 	router http.Handler
 	info   []byte // the answers that never change, as JSON
 	root   []byte
 	limits []byte
+	// inside is held by whoever writes an action that is in a package, and by
+	// whoever deletes a package as a whole: nothing is put into a package that
+	// is being deleted.
+	inside *semaphore.Weighted
 	bodies chan struct{} // holds something for each large body in memory
 	codes  chan struct{} // the same for answers with large code
 }
@@ -132,7 +151,7 @@ func New(d Deps) (http.Handler, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Deps: d, bodies: make(chan struct{}, maxBig), codes: make(chan struct{}, maxBig)}
+	a := &api{Deps: d, inside: semaphore.NewWeighted(everyone), bodies: make(chan struct{}, maxBig), codes: make(chan struct{}, maxBig)}
 	for into, v := range map[*[]byte]any{&a.info: a.version(), &a.root: a.description(), &a.limits: userLimits()} {
 		b, err := encode(v)
 		if err != nil {

@@ -1,13 +1,16 @@
 package controller_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace/internal/auth"
@@ -160,6 +163,61 @@ func TestRuleLinks(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(c.must(200, "GET", "triggers/one", "")), &tr); err != nil || tr.Version != "0.0.1" {
 		t.Errorf("linking made the trigger's version %q, want 0.0.1", tr.Version)
+	}
+}
+
+// An action is never put into a package that is being deleted: whoever comes
+// first, no action is left without its package.
+func TestPutIntoAPackageThatGoes(t *testing.T) {
+	for _, tt := range []struct {
+		name, query string
+		old         string // an action that is in it already
+		deleted     int    // what the deletion is answered with
+	}{
+		{"empty", "", "", 409},
+		{"by force", "?force=true", "", 200},
+		{"with another, by force", "?force=true", "b", 200},
+		{"the same, by force", "?force=true", "a", 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				h := w.handler(t)
+				ask := func(method, path, body string) int {
+					r := httptest.NewRequestWithContext(t.Context(), method, root+path, strings.NewReader(body))
+					r.Header.Set("Content-Type", "application/json")
+					r.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(guestKey)))
+					rec := httptest.NewRecorder()
+					h.ServeHTTP(rec, r)
+					return rec.Code
+				}
+				ask("PUT", "packages/p", `{}`)
+				if tt.old != "" {
+					ask("PUT", "actions/p/"+tt.old, echo)
+				}
+				deleted := make(chan int, 1)
+				w.coming = func(n whisk.Name) {
+					w.coming = nil
+					go func() { deleted <- ask("DELETE", "packages/p"+tt.query, "") }()
+					synctest.Wait() // the deletion has come as far as it comes now
+				}
+				if got := ask("PUT", "actions/p/a?overwrite=true", echo); got != 200 {
+					t.Errorf("PUT = %d, want 200: the package was there", got)
+				}
+				if got := <-deleted; got != tt.deleted {
+					t.Errorf("DELETE = %d, want %d", got, tt.deleted)
+				}
+				_, _, err := w.packages.Get(whisk.Name{Namespace: "guest", Entity: "p"})
+				if left := w.actions.List("guest"); err != nil && len(left) > 0 {
+					t.Errorf("%d actions are left of a package that is gone", len(left))
+				}
+				if tt.deleted == 200 {
+					if got := ask("PUT", "actions/p/a", echo); got != 404 {
+						t.Errorf("PUT after it = %d, want 404", got)
+					}
+				}
+			})
+		})
 	}
 }
 

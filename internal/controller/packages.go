@@ -216,41 +216,44 @@ func (a *api) deletePackage(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := a.inside.Acquire(c.Context(), everyone); err != nil {
+		return err
+	}
+	defer a.inside.Release(everyone)
 	p, rev, err := a.Packages.Get(c.name)
 	if err != nil {
 		return err
 	}
+	var in []Removal
 	if p.Binding.IsZero() {
-		if err := a.emptyPackage(c, force); err != nil {
+		if in, err = a.contents(c.name, force); err != nil {
 			return err
 		}
 	}
-	if err := a.Packages.Delete(c.Context(), c.name, rev); err != nil {
+	if err := a.Store.RemovePackage(c.Context(), Removal{c.name, rev}, in...); err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, showPackage(&p))
 }
 
-// emptyPackage deletes the actions of a package that is to go, or refuses when
-// there are any and force was not asked for. One that is gone already is fine.
-func (a *api) emptyPackage(c *call, force bool) error {
-	in := a.actionsIn(c.name)
+// contents returns the actions of a package that is to go with them, or refuses
+// when there are any and force was not asked for. The caller holds all of
+// inside.
+func (a *api) contents(pkg whisk.Name, force bool) ([]Removal, error) {
+	in := a.actionsIn(pkg)
 	switch n := len(in); {
-	case n == 0:
-		return nil
 	case !force && n == 1:
-		return refuse(whisk.Conflict, "Package not empty (contains 1 entity). Set force param or delete package contents.")
-	case !force:
-		return refuse(whisk.Conflict, "Package not empty (contains %d entities). Set force param or delete package contents.", n)
+		return nil, refuse(whisk.Conflict, "Package not empty (contains 1 entity). Set force param or delete package contents.")
+	case !force && n > 1:
+		return nil, refuse(whisk.Conflict, "Package not empty (contains %d entities). Set force param or delete package contents.", n)
 	}
+	out := make([]Removal, 0, len(in))
 	for _, act := range in {
 		_, rev, err := a.Actions.Get(act.Name)
-		if err == nil {
-			err = a.Actions.Delete(c.Context(), act.Name, rev)
+		if err != nil {
+			return nil, err
 		}
-		if err != nil && whisk.KindOf(err) != whisk.NotFound {
-			return err
-		}
+		out = append(out, Removal{act.Name, rev})
 	}
-	return nil
+	return out, nil
 }

@@ -32,6 +32,8 @@ type shelf struct {
 	rows map[whisk.Name]row
 	// before, if set, is called before each write; an error is the answer.
 	before func(n whisk.Name) error
+	// coming, if set, is called before each write, while others may write too.
+	coming func(n whisk.Name)
 }
 
 type row struct {
@@ -62,6 +64,9 @@ func (t table[T]) Get(n whisk.Name) (v T, _ whisk.Revision, _ error) {
 }
 
 func (t table[T]) Put(_ context.Context, n whisk.Name, v T, prev whisk.Revision) (whisk.Revision, error) {
+	if t.coming != nil {
+		t.coming(n)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.put(n, v, *new(T), prev)
@@ -198,6 +203,21 @@ func (w *world) Link(_ context.Context, r whisk.Rule, rrev whisk.Revision, t whi
 	}
 	_, err := w.put(r.Name, r, whisk.Rule{}, rrev)
 	return err
+}
+
+func (w *world) RemovePackage(_ context.Context, pkg controller.Removal, actions ...controller.Removal) error {
+	w.shelf.mu.Lock()
+	defer w.shelf.mu.Unlock()
+	all := append(actions, pkg)
+	for _, r := range all {
+		if w.rows[r.Name].rev != r.Revision {
+			return whisk.E(whisk.Conflict, "remove", errRace)
+		}
+	}
+	for _, r := range all {
+		delete(w.rows, r.Name)
+	}
+	return nil
 }
 
 func (w *world) PutCode(_ context.Context, code string) (string, error) {

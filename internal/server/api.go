@@ -125,6 +125,27 @@ func (r restStore) Link(ctx context.Context, rule whisk.Rule, ruleRev whisk.Revi
 	return r.Apply(ctx, table.Rules.PutOp(rule.Name, rule, ruleRev), table.Triggers.PutOp(trigger.Name, trigger, triggerRev))
 }
 
+// RemovePackage deletes a package last: when it holds more than one step can
+// take, a crash in between leaves it with less in it.
+func (r restStore) RemovePackage(ctx context.Context, pkg controller.Removal, actions ...controller.Removal) error {
+	table := r.Entities()
+	ops := make([]store.Op, 0, len(actions)+1)
+	for _, a := range actions {
+		ops = append(ops, table.Actions.DeleteOp(a.Name, a.Revision))
+	}
+	return applyAll(ctx, r.Store, append(ops, table.Packages.DeleteOp(pkg.Name, pkg.Revision)))
+}
+
+// applyAll does writes in order, in as few steps as possible: mostly one.
+func applyAll(ctx context.Context, s *store.Store, ops []store.Op) error {
+	for step := range slices.Chunk(ops, store.MaxBatch) {
+		if err := s.Apply(ctx, step...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // restJournal shows the journal to the OpenWhisk API.
 type restJournal struct{ *journal.Journal }
 

@@ -97,28 +97,38 @@ func (t *feedTriggers) over(ctx context.Context, ns, event string) (bool, error)
 	return true, nil
 }
 
+// removeTries is how often a trigger is deleted anew when somebody writes it, or
+// one of its rules, meanwhile.
+const removeTries = 5
+
+// remove deletes a trigger and, if asked to, its rules, in one step.
 func (t *feedTriggers) remove(ctx context.Context, n whisk.Name, withRules bool) error {
 	table := t.store.Entities()
-	if withRules {
+	for try := 1; ; try++ {
+		_, rev, err := table.Triggers.Get(n)
+		if errors.Is(err, whisk.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var ops []store.Op
 		for _, r := range table.Rules.List(n.Namespace) {
-			if r.Trigger != n {
+			if !withRules || r.Trigger != n {
 				continue
 			}
-			_, rev, err := table.Rules.Get(r.Name)
-			if err == nil {
-				err = table.Rules.Delete(ctx, r.Name, rev)
-			}
-			if err != nil && !errors.Is(err, whisk.NotFound) {
-				return err
+			// One that has gone meanwhile needs nothing more.
+			if _, rev, err := table.Rules.Get(r.Name); err == nil {
+				ops = append(ops, table.Rules.DeleteOp(r.Name, rev))
 			}
 		}
+		err = applyAll(ctx, t.store, append(ops, table.Triggers.DeleteOp(n, rev)))
+		race := errors.Is(err, whisk.Conflict) || errors.Is(err, whisk.NotFound)
+		switch {
+		case !race:
+			return err
+		case try == removeTries:
+			return whisk.E(whisk.Unavailable, "retire trigger", err) // no Conflict: that says that its event is lost
+		}
 	}
-	_, rev, err := table.Triggers.Get(n)
-	if err == nil {
-		err = table.Triggers.Delete(ctx, n, rev)
-	}
-	if errors.Is(err, whisk.NotFound) {
-		return nil
-	}
-	return err
 }

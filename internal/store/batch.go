@@ -14,8 +14,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// maxBatch is how many messages the server takes as one.
-const maxBatch = 1000
+// MaxBatch is how many writes one Apply takes: what the server takes as one.
+const MaxBatch = 1000
 
 // Headers of atomic batches.
 const (

@@ -196,8 +196,8 @@ func apply(ctx context.Context, ops ...Op) ([]whisk.Revision, error) {
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	if len(ops) > maxBatch {
-		return nil, whisk.E(whisk.Invalid, "", fmt.Errorf("%d writes at once are more than %d", len(ops), maxBatch))
+	if len(ops) > MaxBatch {
+		return nil, whisk.E(whisk.Invalid, "", fmt.Errorf("%d writes at once are more than %d", len(ops), MaxBatch))
 	}
 	ws := make([]write, len(ops))
 	names := make(map[whisk.Name]struct{}, len(ops))
