@@ -43,7 +43,11 @@ func (b *Bus) encode(ctx context.Context, ev *whisk.Event, now time.Time) (*nats
 	if err != nil {
 		return nil, whisk.E(whisk.Invalid, "encode event", err)
 	}
-	return &nats.Msg{Subject: EventSubject(ev.Trigger), Data: data}, nil
+	m := &nats.Msg{Subject: EventSubject(ev.Trigger), Data: data}
+	if a.Object != "" {
+		m.Subject += "." + tokenLarge
+	}
+	return m, nil
 }
 
 // Accept stores events and returns their places once they are on stable

@@ -2,6 +2,8 @@ package bus_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -220,12 +222,26 @@ func TestLargePayload(t *testing.T) {
 		b.Close()
 		b = open(t, options(dir))
 	}
-	n, err := b.SweepObjects(t.Context(), func(string) bool { return false })
+	if _, err := b.Accept(t.Context(), events(0, 3)...); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(ev.Payload)
+	named, err := b.EventObjects(t.Context())
+	if err != nil || len(named) != 1 || !named[hex.EncodeToString(sum[:])] {
+		t.Errorf("events name %v, %v, want the payload alone", named, err)
+	}
+	n, err := b.SweepObjects(t.Context(), time.Hour, func(string) bool { return false })
 	if err != nil || n != 1 {
 		t.Errorf("swept %d objects, %v, want 1", n, err)
 	}
 	if got, err := b.Event(t.Context(), places[0].Seq); err != nil || got.ID != ev.ID || got.Payload != nil {
 		t.Errorf("an event whose payload is gone: %d bytes, %v, want none", len(got.Payload), err)
+	}
+	if err := b.Purge(t.Context(), bus.StreamEvents, places[0].Seq+1); err != nil {
+		t.Fatal(err)
+	}
+	if named, err := b.EventObjects(t.Context()); err != nil || len(named) != 0 {
+		t.Errorf("events name %v, %v after the trim, want nothing", named, err)
 	}
 }
 

@@ -93,12 +93,12 @@ func TestSweepKeepsWhatWasJustPut(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := func(string) bool { return false }
-	if n, err := b.SweepObjects(t.Context(), none); err != nil || n != 0 {
+	if n, err := b.SweepObjects(t.Context(), time.Hour, none); err != nil || n != 0 {
 		t.Errorf("swept %d, %v, want none: whoever put it has not named it yet", n, err)
 	}
 	b.Close()
 	b = open(t, options(dir))
-	if n, err := b.SweepObjects(t.Context(), none); err != nil || n != 1 {
+	if n, err := b.SweepObjects(t.Context(), time.Hour, none); err != nil || n != 1 {
 		t.Errorf("after a restart swept %d, %v, want 1", n, err)
 	}
 	if _, err := b.Object(t.Context(), digest); !errors.Is(err, whisk.NotFound) {
@@ -106,6 +106,34 @@ func TestSweepKeepsWhatWasJustPut(t *testing.T) {
 	}
 	if st, err := b.State(t.Context(), "OBJ_objects"); err != nil || st.Messages != 0 {
 		t.Errorf("%d messages stay of a swept object, %v", st.Messages, err)
+	}
+}
+
+// TestSweepTakesWhatIsLeftOfAPut sweeps after a crash that cut a put off: its
+// chunks are there, and no description.
+func TestSweepTakesWhatIsLeftOfAPut(t *testing.T) {
+	b := open(t, options(t.TempDir()))
+	whole, err := b.PutObject(t.Context(), bytes.Repeat([]byte("whole"), 100<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.State(t.Context(), "OBJ_objects")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := b.Publish(t.Context(), bus.Message{Subject: "$O.objects.C.CUTOFF", Data: []byte("a chunk")}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := b.SweepObjects(t.Context(), time.Hour, func(string) bool { return true }); err != nil || n != 0 {
+		t.Errorf("swept %d objects, %v, want none", n, err)
+	}
+	if st, err := b.State(t.Context(), "OBJ_objects"); err != nil || st.Messages != before.Messages {
+		t.Errorf("%d messages, %v, want the %d of the whole object", st.Messages, err, before.Messages)
+	}
+	if _, err := b.Object(t.Context(), whole); err != nil {
+		t.Errorf("the whole object: %v", err)
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -34,9 +34,9 @@ type objects struct {
 	// mu makes looking and writing one step. Objects are few and large, so
 	// they go one by one.
 	mu sync.Mutex
-	// put are the digests that this process was told to keep. Whatever is to
-	// name them may not be written yet, so no sweep takes them.
-	put map[string]bool
+	// put tells when this process was last told to keep a digest. Whatever is
+	// to name it may not be written yet: a sweep lets it be for a while.
+	put map[string]time.Time
 }
 
 // PutObject keeps data under its SHA-256, in hex, which it returns. What is
@@ -51,18 +51,19 @@ func (b *Bus) PutObject(ctx context.Context, data []byte) (string, error) {
 	o := &b.objects
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.put[digest] {
+	if _, ok := o.put[digest]; ok {
+		o.put[digest] = time.Now()
 		return digest, nil
 	}
 	// A power cut may have left the object's end without its middle.
 	if _, err := b.Object(ctx, digest); err == nil {
-		o.put[digest] = true
+		o.put[digest] = time.Now()
 		return digest, nil
 	}
 	if _, err := o.store.Put(ctx, jetstream.ObjectMeta{Name: digest}, bytes.NewReader(data)); err != nil {
 		return "", fmt.Errorf("keep object %s: %w", digest, err)
 	}
-	o.put[digest] = true
+	o.put[digest] = time.Now()
 	return digest, nil
 }
 
@@ -106,47 +107,4 @@ func (b *Bus) Object(ctx context.Context, digest string) ([]byte, error) {
 		return nil, missing
 	}
 	return data, nil
-}
-
-// SweepObjects removes the objects that keep does not want and returns how
-// many they were. What this process has put stays: that which is to name it
-// may be under way.
-func (b *Bus) SweepObjects(ctx context.Context, keep func(digest string) bool) (int, error) {
-	metas, err := b.lastPerSubject(ctx, objectStream, objectMeta+">")
-	if err != nil {
-		return 0, fmt.Errorf("list objects: %w", err)
-	}
-	removed := 0
-	for _, m := range metas {
-		var info jetstream.ObjectInfo
-		if err := json.Unmarshal(m.Data, &info); err != nil {
-			return removed, fmt.Errorf("list objects: %w", err)
-		}
-		gone, err := b.sweepObject(ctx, m.Subject, info, keep)
-		if err != nil {
-			return removed, fmt.Errorf("remove object %s: %w", info.Name, err)
-		}
-		if gone && !info.Deleted {
-			removed++
-		}
-	}
-	return removed, nil
-}
-
-// sweepObject removes an object that nobody wants, description first: without
-// it the chunks are nothing. No mark of the deletion stays.
-func (b *Bus) sweepObject(ctx context.Context, subject string, info jetstream.ObjectInfo, keep func(digest string) bool) (bool, error) {
-	b.objects.mu.Lock()
-	defer b.objects.mu.Unlock()
-	if b.objects.put[info.Name] || keep(info.Name) {
-		return false, nil
-	}
-	s, err := b.js.Stream(ctx, objectStream)
-	if err != nil {
-		return false, err
-	}
-	return true, errors.Join(
-		s.Purge(ctx, jetstream.WithPurgeSubject(subject)),
-		s.Purge(ctx, jetstream.WithPurgeSubject(objectChunk+info.NUID)),
-	)
 }

@@ -29,10 +29,14 @@ const (
 	SubjectJournal = "journal"
 	SubjectCalls   = "calls"
 	SubjectDead    = "dead" // dead.<namespace>.<trigger>.<rule>
-	subjectEvent   = "ev"   // ev.<namespace>.<trigger>
+	subjectEvent   = "ev"   // ev.<namespace>.<trigger>[.large]
 	subjectCursor  = "cur"  // cur.<feed id>
 	subjectCheck   = "check"
 )
+
+// tokenLarge is the last token of events whose payload is an object, so that
+// those are found without reading the others.
+const tokenLarge = "large"
 
 // largest is the byte limit of a stream on a large disk; on a smaller one it is
 // a fifth.
@@ -95,7 +99,7 @@ func (b *Bus) openObjects(ctx context.Context) error {
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		store, err = b.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: objectBucket})
 	}
-	b.objects.store, b.objects.put = store, map[string]bool{}
+	b.objects.store, b.objects.put = store, map[string]time.Time{}
 	return wrapStream(objectStream, err)
 }
 

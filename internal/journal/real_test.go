@@ -258,7 +258,7 @@ func TestObjectsSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.bus.SweepObjects(t.Context(), n.j.ObjectInUse); err != nil {
+	if _, err := n.bus.SweepObjects(t.Context(), 0, n.j.ObjectInUse); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := n.j.Activation(t.Context(), "guest", runID(&evs[0])); err != nil || len(a.Logs) != 100 {

@@ -217,7 +217,8 @@ func (l *lateRules) Retry(rule whisk.Name) (whisk.Retry, bool) { return l.engine
 // first what brings events in, then, when serving is over, what runs actions,
 // at last what keeps their records.
 func (r *road) run(ctx context.Context, log *slog.Logger, serve func(ctx context.Context) error) error {
-	keepers := startStage(ctx, r.bus.Run, r.store.Run, r.journal.Run)
+	sweeper := &sweeper{r.bus, r.store, r.journal, log}
+	keepers := startStage(ctx, r.bus.Run, r.store.Run, r.journal.Run, sweeper.run)
 	runners := startStage(ctx, r.invoker.Run, r.delivery.Run)
 	sources := startStage(ctx, r.engine.Run, r.feeds.Run, r.watchTriggers)
 	door := startStage(ctx, serve)

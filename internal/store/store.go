@@ -121,21 +121,3 @@ func (s *Store) open(ctx context.Context, name string, kinds map[string]decoder,
 	}
 	return b, nil
 }
-
-// PutCode stores the code of an action and returns its digest, the SHA-256 in
-// hex. It is durable when the entity that names it is.
-func (s *Store) PutCode(ctx context.Context, code string) (digest string, err error) {
-	if digest, err = s.bus.PutObject(ctx, []byte(code)); err != nil {
-		return "", whisk.E(whisk.KindOf(err), "store code", err)
-	}
-	return digest, nil
-}
-
-// Code returns the code of a digest: NotFound when there is none.
-func (s *Store) Code(ctx context.Context, digest string) (string, error) {
-	b, err := s.bus.Object(ctx, digest)
-	if err != nil {
-		return "", whisk.E(whisk.KindOf(err), "read code", err)
-	}
-	return string(b), nil
-}
