@@ -29,6 +29,7 @@ import (
 type System struct {
 	Out, Err io.Writer
 	Color    bool // Out is a terminal that shows colours
+	ErrColor bool // Err is one
 	Environ  []string
 	Home     string // the user's home folder
 	Version  string // of this binary
@@ -54,8 +55,8 @@ func OS(version string) System {
 		home = "."
 	}
 	s := System{Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Home: home, Version: version}
-	if fi, err := os.Stdout.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
-		s.Color = s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb"
+	if s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" {
+		s.Color, s.ErrColor = isTerminal(os.Stdout), isTerminal(os.Stderr)
 	}
 	return s
 }
@@ -108,7 +109,7 @@ func (a *app) exit(err error) int {
 	}
 	f := a.failureOf(err)
 	if !f.told {
-		fmt.Fprintf(a.sys.Err, "%s%s\n", a.paint(red, "error: "), f.text)
+		fmt.Fprintf(a.sys.Err, "%s%s\n", a.paintOn(a.sys.Err, red, "error: "), f.text)
 		if f.hint != "" {
 			fmt.Fprintf(a.sys.Err, "hint: %s\n", f.hint)
 		}

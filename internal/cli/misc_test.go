@@ -348,3 +348,27 @@ func FuzzMembers(f *testing.F) {
 		}
 	})
 }
+
+// Colours are for terminals: a file gets none, nor does /dev/null, which is a
+// character device too, and each of the two outputs is asked for itself.
+func TestColoursAreForTerminals(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if isTerminal(null) {
+		t.Errorf("%s is a terminal", os.DevNull)
+	}
+	const colour = "\x1b["
+	for _, sys := range []System{{Color: true}, {ErrColor: true}} {
+		out, _, _ := run(t, sys, "doctor")
+		if got := strings.Contains(out, colour); got != sys.Color {
+			t.Errorf("with %v, %v: colours on standard output %v: %q", sys.Color, sys.ErrColor, got, out)
+		}
+		_, errs, _ := run(t, sys, "tirgger")
+		if got := strings.Contains(errs, colour); got != sys.ErrColor {
+			t.Errorf("with %v, %v: colours on standard error %v: %q", sys.Color, sys.ErrColor, got, errs)
+		}
+	}
+}

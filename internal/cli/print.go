@@ -31,9 +31,17 @@ type clientAndName struct {
 	name whisk.Name
 }
 
-// paint colours s where colours are seen.
-func (a *app) paint(colour, s string) string {
-	if !a.sys.Color || s == "" {
+// paint colours s for the standard output, where colours are seen there.
+func (a *app) paint(colour, s string) string { return a.paintOn(a.sys.Out, colour, s) }
+
+// paintOn is paint for one of the two outputs: one may be a terminal and the
+// other a file.
+func (a *app) paintOn(w io.Writer, colour, s string) string {
+	seen := a.sys.ErrColor
+	if w == a.sys.Out {
+		seen = a.sys.Color
+	}
+	if !seen || s == "" {
 		return s
 	}
 	return "\x1b[" + colour + "m" + s + "\x1b[0m"
@@ -54,7 +62,7 @@ func (a *app) ok(answer any, format string, args ...any) error {
 }
 
 func (a *app) okLine(w io.Writer, format string, args ...any) {
-	fmt.Fprintf(w, "%s %s\n", a.paint(green, "ok:"), fmt.Sprintf(format, args...))
+	fmt.Fprintf(w, "%s %s\n", a.paintOn(w, green, "ok:"), fmt.Sprintf(format, args...))
 }
 
 // got prints an entity: the whole, or the member that field names.

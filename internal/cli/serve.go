@@ -156,7 +156,9 @@ func (a *app) startFailure(err error) error {
 
 // announce prints the lines that say where everything is.
 func (a *app) announce(w io.Writer, r Ready) {
-	line := func(name, value string) { fmt.Fprintf(w, "%s  %s\n", a.paint(bold, fmt.Sprintf("%-9s", name)), value) }
+	line := func(name, value string) {
+		fmt.Fprintf(w, "%s  %s\n", a.paintOn(w, bold, fmt.Sprintf("%-9s", name)), value)
+	}
 	line("API", r.URL+"/api/v1")
 	line("Data", r.Data)
 	line("Driver", r.Driver)

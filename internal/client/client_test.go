@@ -186,6 +186,7 @@ func TestFailures(t *testing.T) {
 		hint   string // part of it
 	}{
 		{"bad request", 400, `{"error":"no","code":"t"}`, 144, whisk.Invalid, "no (code t)", ""},
+		{"two lines", 400, `{"error":"no:\nnot so","code":"t"}`, 144, whisk.Invalid, "no: not so (code t)", ""},
 		{"unauthorized", 401, `{"error":"who?","code":"t"}`, 145, whisk.Unauthorized, "who? (code t)", "/some/file"},
 		{"forbidden", 403, `{"error":"no","code":"t"}`, 147, whisk.Forbidden, "no (code t)", "/some/file"},
 		{"not found", 404, `{"error":"no","code":"t"}`, 148, whisk.NotFound, "no (code t)", ""},

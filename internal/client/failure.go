@@ -69,7 +69,8 @@ func (c *Client) failure(status int, body []byte) error {
 	decoded := json.Unmarshal(body, &e) == nil
 	switch {
 	case decoded && isSet(e.Error) && isSet(e.Code):
-		f.Message, f.Transaction = plain(e.Error), plain(e.Code)
+		// The server, as OpenWhisk's, breaks some texts into two lines; a cause is one.
+		f.Message, f.Transaction = strings.ReplaceAll(plain(e.Error), "\n", " "), plain(e.Code)
 	case decoded && status == http.StatusBadGateway && e.Response != nil && isSet(e.Response.Status):
 		f.Application, f.Body = true, body
 		f.Message = "The following application error was received: " + applicationMessage(e.Response.Result)
