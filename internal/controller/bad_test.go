@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 )
 
 // Whatever is sent, the answer says what is wrong with it, and is never a 500.
@@ -192,6 +193,28 @@ func TestBrokenBody(t *testing.T) {
 	if len(w.events) != 0 {
 		t.Errorf("%d events came of it", len(w.events))
 	}
+}
+
+// A large body of unknown length that breaks off is not taken for a whole one,
+// though what came of it could be.
+func TestBrokenOffBody(t *testing.T) {
+	w := newWorld(t)
+	c, h := w.caller(t), w.handler(t)
+	whole := `{"exec":{"kind":"python:3","code":"` + strings.Repeat("x", 3<<20) + `"}}`
+	for _, tt := range []struct {
+		name   string
+		end    error
+		status int
+	}{{"ended", io.EOF, 200}, {"broke", io.ErrUnexpectedEOF, 400}} {
+		r := c.request("PUT", "actions/"+tt.name, "x")
+		r.Body, r.ContentLength = io.NopCloser(io.MultiReader(strings.NewReader(whole), iotest.ErrReader(tt.end))), -1
+		answer := httptest.NewRecorder()
+		h.ServeHTTP(answer, r)
+		if answer.Code != tt.status {
+			t.Errorf("a body that %s = %d %.200s, want %d", tt.name, answer.Code, answer.Body, tt.status)
+		}
+	}
+	c.must(404, "GET", "actions/broke", "")
 }
 
 // Large code goes in and out whole, a few at a time, however it is sent.

@@ -80,7 +80,7 @@ func readAtMost(r io.Reader, known, most int64) ([]byte, error) {
 		b, err = io.ReadAll(io.LimitReader(r, most+1))
 	}
 	if err != nil {
-		return nil, reject(whisk.Invalid, "The request body could not be read: "+err.Error())
+		return nil, unreadable(err)
 	}
 	return b, nil
 }
@@ -130,18 +130,42 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 	if done, err = c.place(a.bodies); err != nil {
 		return nil, nil, err
 	}
-	rest, err := readAtMost(c.Body, known, whisk.MaxBody-int64(len(b)))
-	if n := int64(len(b) + len(rest)); err == nil && n > whisk.MaxBody {
+	if known >= 0 {
+		b, err = readAtMost(c.Body, known, whisk.MaxBody)
+	} else {
+		b, err = readRest(c.Body, b)
+	}
+	if n := int64(len(b)); err == nil && n > whisk.MaxBody {
 		err = rejection{tooLarge("Request", n, whisk.MaxBody)}
 	}
 	if err != nil {
 		done()
 		return nil, nil, err
 	}
-	if len(b) == 0 {
-		return rest, done, nil
+	return b, done, nil
+}
+
+// readRest reads a body of unknown length of which the beginning is there, up
+// to one byte more than whisk.MaxBody. It takes the most at once: memory that
+// is not written to costs nothing, but a slice that grows leaves behind all
+// that it was before.
+func readRest(r io.Reader, begin []byte) ([]byte, error) {
+	b := append(make([]byte, 0, whisk.MaxBody+1), begin...)
+	for len(b) < cap(b) {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil { // io.ErrUnexpectedEOF too: it broke off
+			return nil, unreadable(err)
+		}
 	}
-	return append(b, rest...), done, nil
+	return b, nil
+}
+
+func unreadable(err error) error {
+	return reject(whisk.Invalid, "The request body could not be read: "+err.Error())
 }
 
 // place takes one of a few places for something large, which the caller gives
