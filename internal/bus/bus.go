@@ -21,7 +21,6 @@ package bus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -153,6 +152,7 @@ func (b *Bus) open(ctx context.Context) error {
 	}
 	b.recent = newRecent(st.Last)
 	b.room.init(st, b.limits[StreamEvents], b.o.Dir)
+	b.room.look(ctx, b)
 	if err := b.loadCursors(ctx); err != nil {
 		return err
 	}
@@ -199,11 +199,22 @@ func (b *Bus) fail(err error) {
 	})
 }
 
+// Failure is why the store takes nothing any more, nil while it does: the
+// cause of whatever else goes wrong from then on.
+func (b *Bus) Failure() error {
+	select {
+	case <-b.failed:
+		return b.err
+	default:
+		return nil
+	}
+}
+
 // check returns why nothing can be accepted, or nil.
 func (b *Bus) check() error {
 	select {
 	case <-b.failed:
-		return whisk.E(whisk.Unavailable, "publish", fmt.Errorf("the store has failed: %w", b.err))
+		return whisk.E(whisk.Unavailable, "publish", errors.New("the store has failed: "+b.err.Error())) // its remedy is not the caller's
 	case <-b.stop:
 		return whisk.E(whisk.Unavailable, "publish", errors.New("the server is stopping"))
 	default:
@@ -220,7 +231,7 @@ func (b *Bus) Close() error {
 	default:
 	}
 	var err error
-	if b.recent != nil {
+	if b.recent != nil && b.Failure() == nil {
 		err = b.Flush(context.Background()) // the caller's context is over: this is the end
 	}
 	close(b.stop)

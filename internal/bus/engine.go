@@ -12,6 +12,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/internal/whisk"
 )
 
 // maxMessage is the largest message in bytes, headers included. What may be
@@ -42,7 +45,7 @@ func (b *Bus) startServer() error {
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	srv.SetLoggerV2(engineLog{b.o.Log, b.fail}, false, false, false)
+	srv.SetLoggerV2(engineLog{b.o.Log, func(text string) { b.fail(writeFailure(b.o.Dir, text)) }}, false, false, false)
 	b.srv = srv
 	srv.Start()
 	if !srv.ReadyForConnections(startWait) {
@@ -67,7 +70,19 @@ func (b *Bus) startServer() error {
 // without an answer, until it is started again.
 type engineLog struct {
 	log  *slog.Logger
-	fail func(error)
+	fail func(text string)
+}
+
+// writeFailure is the error of a store that can't be written, with the remedy.
+// text is how the server tells it.
+func writeFailure(dir, text string) error {
+	const again = "then start the server again: what was accepted is kept"
+	if strings.Contains(text, unix.ENOSPC.Error()) || strings.Contains(text, "out of space") {
+		return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the disk of the store in %s is full", dir)),
+			"free some space on that disk, "+again)
+	}
+	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the store in %s can't be written: %s", dir, text)),
+		"see in the system's log what is wrong with its disk, "+again)
 }
 
 // writeErrors are how the server, of the version that go.mod pins, says that it
@@ -80,7 +95,7 @@ func (l engineLog) say(level slog.Level, format string, v []any) {
 	low := strings.ToLower(text)
 	for _, e := range writeErrors {
 		if strings.Contains(low, e) {
-			l.fail(fmt.Errorf("the embedded server writes no more: %s", text))
+			l.fail(text)
 			return
 		}
 	}
@@ -93,5 +108,5 @@ func (l engineLog) Debugf(string, ...any)           {}
 func (l engineLog) Tracef(string, ...any)           {}
 func (l engineLog) Fatalf(format string, v ...any) {
 	l.say(slog.LevelError, format, v)
-	l.fail(fmt.Errorf(format, v...))
+	l.fail(fmt.Sprintf(format, v...))
 }

@@ -73,7 +73,7 @@ func TestEngineWriteErrorIsTheEnd(t *testing.T) {
 		func(l engineLog) { l.Fatalf("gone") },
 	} {
 		b := openHere(t)
-		l := engineLog{b.o.Log, b.fail}
+		l := engineLog{b.o.Log, func(text string) { b.fail(writeFailure(b.o.Dir, text)) }}
 		l.Warnf("JetStream is slow")
 		if err := b.check(); err != nil {
 			t.Fatalf("a warning ends the bus: %v", err)

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -65,6 +64,7 @@ func (b *Bus) SyncAll(context.Context) error {
 		return nil
 	}
 	if err := b.files.syncAll(); err != nil {
+		err = writeFailure(b.o.Dir, err.Error())
 		b.fail(err)
 		return err
 	}
@@ -131,7 +131,7 @@ func (b *Bus) flushOnce(all bool) error {
 		if err != nil {
 			// A second fsync after a failed one may say yes for pages that the
 			// kernel has dropped: it is never tried again.
-			err = fmt.Errorf("flush the store: %w", err)
+			err = writeFailure(b.o.Dir, err.Error())
 			b.fail(err)
 			return err
 		}

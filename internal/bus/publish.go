@@ -229,7 +229,7 @@ func (b *Bus) expireSlots() {
 			}
 			b.pub.mu.Unlock()
 			if late > 0 {
-				b.fail(fmt.Errorf("the store left %d messages without an answer for %v", late, slotWait))
+				b.fail(writeFailure(b.o.Dir, fmt.Sprintf("it left %d messages without an answer for %v", late, slotWait)))
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,9 @@ import (
 // cursors can be saved and what is under way is not refused.
 const reserve = windowBytes + 16<<20
 
-// floorOfSpace is the free space of the disk, in bytes, below which nothing is
-// accepted any more.
-const floorOfSpace = 256 << 20
+// MinFree is the free space of the disk, in bytes, below which nothing is
+// accepted any more: what remains is for what was.
+const MinFree = 256 << 20
 
 // room keeps account of the archive's size: the server's own refusal would
 // come too late for what is under way.
@@ -45,8 +46,7 @@ func (r *room) take(size int, small bool) error {
 	}
 	switch {
 	case r.low && !small:
-		return whisk.WithHint(whisk.E(whisk.Unavailable, "accept", errors.New("the disk of the store is nearly full")),
-			fmt.Sprintf("free some space on the disk of %s", r.dir))
+		return r.nearlyFull()
 	case r.used+int64(size) > r.limit-spare:
 		select {
 		case r.wanted <- struct{}{}:
@@ -55,6 +55,24 @@ func (r *room) take(size int, small bool) error {
 		return full()
 	}
 	r.used += int64(size)
+	return nil
+}
+
+// nearlyFull is the refusal of what would need disk.
+func (r *room) nearlyFull() error {
+	return whisk.WithHint(whisk.E(whisk.Unavailable, "accept", errors.New("the disk of the store is nearly full")),
+		fmt.Sprintf("free some space on the disk of %s", r.dir))
+}
+
+// Room returns nil while the disk has room for what may as well be refused,
+// else Unavailable: Accept asks by itself, whoever takes in something else
+// than events does before.
+func (b *Bus) Room() error {
+	b.room.mu.Lock()
+	defer b.room.mu.Unlock()
+	if b.room.low {
+		return b.room.nearlyFull()
+	}
 	return nil
 }
 
@@ -78,9 +96,21 @@ func (r *room) look(ctx context.Context, b *Bus) {
 		return // it says so itself when it matters
 	}
 	var fs unix.Statfs_t
-	low := unix.Statfs(r.dir, &fs) == nil && int64(fs.Bavail)*fs.Bsize < floorOfSpace
+	low, free := false, int64(0)
+	if unix.Statfs(r.dir, &fs) == nil {
+		free = int64(fs.Bavail) * fs.Bsize
+		low = free < MinFree
+	}
 	r.mu.Lock()
+	was := r.low
 	r.used, r.low = st.Bytes, low
 	r.mu.Unlock()
+	switch {
+	case low && !was:
+		b.o.Log.ErrorContext(ctx, "disk nearly full: nothing is accepted until there is room again",
+			slog.String("folder", r.dir), slog.Int64("free", free), slog.Int64("needed", MinFree))
+	case was && !low:
+		b.o.Log.InfoContext(ctx, "disk has room again", slog.String("folder", r.dir), slog.Int64("free", free))
+	}
 	b.met.archive.Set(float64(st.Bytes))
 }

@@ -30,6 +30,8 @@ func (n *noop) Invoke(context.Context, whisk.Name, whisk.Invocation) error { ret
 
 func (n *noop) Accept(context.Context, ...whisk.Event) ([]whisk.Place, error) { return nil, nil }
 
+func (n *noop) Room() error { return nil }
+
 func benchHandler(b *testing.B) http.Handler {
 	w := newWorld(b)
 	h := w.handler(b)

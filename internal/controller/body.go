@@ -92,6 +92,11 @@ type members map[string]json.RawMessage
 // entityBody reads the body of a PUT, or of a POST that needs one, and calls
 // use with its members. While use runs, a large body has one of few places.
 func (a *api) entityBody(c *call, use func(members) error) error {
+	if c.Method == http.MethodPut { // a rule can still be turned off
+		if err := a.Events.Room(); err != nil {
+			return err
+		}
+	}
 	b, done, err := a.readBig(c)
 	if err != nil {
 		return err

@@ -76,6 +76,7 @@ type Delivery interface {
 // Events takes what is fired.
 type Events interface {
 	Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, error) // durable; Unavailable
+	Room() error                                                           // Unavailable when entities and invocations are not to be taken in either
 }
 
 // Rules is what the API asks of the rules' room.

@@ -90,6 +90,9 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request, err error) (status
 		// At overload there are thousands a second; who is full says so itself.
 		a.Log.LogAttrs(r.Context(), slog.LevelDebug, "request refused", attrs...)
 		text = textUnavailable
+		if whisk.HintOf(err) != "" { // something that somebody can mend
+			text = "The server is currently unavailable: " + whisk.Message(err) + "."
+		}
 	}
 	return kind.Status(), text
 }

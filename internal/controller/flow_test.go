@@ -415,7 +415,20 @@ func TestFailures(t *testing.T) {
 	if got := errorIn(t, c.must(500, "POST", "actions/a?blocking=true", `{}`)); got != "Resource is corrupted and cannot be read." {
 		t.Errorf("what can't be read = %q", got)
 	}
+	// What has a remedy is told, and keeps all that would be stored out.
+	w.refuse = whisk.WithHint(whisk.E(whisk.Unavailable, "accept", errors.New("the disk is nearly full")), "free some on /secret")
+	for _, call := range [][3]string{
+		{"POST", "triggers/t", `{}`},
+		{"POST", "actions/a", `{}`},
+		{"PUT", "triggers/new", `{}`},
+		{"PUT", "actions/a?overwrite=true", `{"limits":{"timeout":1000}}`},
+	} {
+		if got := errorIn(t, c.must(503, call[0], call[1], call[2])); got != "The server is currently unavailable: the disk is nearly full." {
+			t.Errorf("%s %s without room = %q", call[0], call[1], got)
+		}
+	}
 	w.refuse, w.slow = nil, true
+	c.must(404, "GET", "triggers/new", "")
 	if got := c.must(202, "POST", "actions/a?blocking=true&result=true&timeout=1", `{}`); !strings.HasPrefix(got, `{"activationId":"`) {
 		t.Errorf("a wait that ended = %s", got)
 	}

@@ -42,6 +42,9 @@ func (a *api) invoke(c *call) error {
 	}
 	inv := newInvocation(c.id, c.id.Origin, transactionOn(c.w), args)
 	if !blocking {
+		if err := a.Events.Room(); err != nil {
+			return err
+		}
 		if err := a.Delivery.Invoke(c.Context(), c.name, inv); err != nil {
 			return err
 		}

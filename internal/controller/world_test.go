@@ -271,6 +271,12 @@ func (w *world) Active(trigger whisk.Name) bool {
 	})
 }
 
+func (w *world) Room() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refuse
+}
+
 func (w *world) Accept(_ context.Context, evs ...whisk.Event) ([]whisk.Place, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
