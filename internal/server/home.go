@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/internal/whisk"
 )
@@ -40,6 +43,9 @@ func openHome(dir string) (*home, error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, unwritable(dir, err)
+	}
+	if err := checkRoom(dir); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -100,10 +106,47 @@ func writePID(f *os.File) error {
 	return err
 }
 
+// minStart is the free space of the disk, in bytes, without which a start has
+// no point: the launchers, the index and what is left of earlier runs need it
+// before anything can be accepted.
+const minStart = 64 << 20
+
+const hintRoom = "free some space on its disk, or choose a folder on another disk with --data"
+
+// freeSpace is what this user may still write to the disk of a folder, in
+// bytes; false where that can't be told.
+func freeSpace(dir string) (int64, bool) {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true
+}
+
+func checkRoom(dir string) error {
+	if free, ok := freeSpace(dir); ok && free < minStart {
+		return whisk.WithHint(whisk.E(whisk.Unavailable, "",
+			fmt.Errorf("the disk of the data folder %s is full: %d MiB are free, and a start needs %d", dir, free>>20, minStart>>20)), hintRoom)
+	}
+	return nil
+}
+
+// unwritable says that the data folder can't be written. Of err, which names
+// the call and the file, a person is told the reason, and the file if it is
+// not the folder.
 func unwritable(dir string, err error) error {
 	hint := "make it writable for this user, or choose another folder with --data"
-	if errors.Is(err, syscall.ENOSPC) {
-		hint = "free some space on its disk, or choose a folder on another disk with --data"
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		hint = hintRoom
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EROFS):
+		hint = "choose another folder with --data"
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		if err = p.Err; p.Path != dir && errors.Is(err, syscall.ENOTDIR) {
+			err = fmt.Errorf("%s is not a directory", p.Path)
+		}
 	}
 	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the data folder %s can't be written: %w", dir, err)), hint)
 }

@@ -78,6 +78,9 @@ func (s *Server) openStore(ctx context.Context, r *road) error {
 	if err != nil {
 		return storeFailure(s.home.dir, err)
 	}
+	if free, ok := freeSpace(s.home.dir); ok && free < bus.MinFree {
+		r.notes = append(r.notes, fmt.Sprintf("the disk of the data folder is nearly full: nothing is accepted until %d MiB are free, and there are %d", int64(bus.MinFree)>>20, free>>20))
+	}
 	r.bus = b
 	r.closers = append(r.closers, b.Close)
 	if r.store, err = store.Open(ctx, b, s.o.Log); err != nil {
@@ -231,7 +234,11 @@ func (r *road) run(ctx context.Context, log *slog.Logger, serve func(ctx context
 	case <-door.done:
 	}
 	sources.cancel()
-	return errors.Join(door.stop(), sources.stop(), runners.stop(), keepers.stop())
+	err := errors.Join(door.stop(), sources.stop(), runners.stop(), keepers.stop())
+	if cause := r.bus.Failure(); cause != nil {
+		return cause // all others failed for want of the store
+	}
+	return err
 }
 
 // watchTriggers tells the feeds when a trigger goes, by whatever way.

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -98,6 +99,10 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 		return nil, whisk.WithHint(whisk.E(whisk.Forbidden, "", fmt.Errorf("this user may not listen on %s", addr)),
 			"choose a port above 1023 with --listen")
 	case err != nil:
+		var why *os.SyscallError // the reason without the names of the calls
+		if errors.As(err, &why) {
+			err = why.Err
+		}
 		return nil, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("can't listen on %s: %w", addr, err)),
 			"choose an address of this machine with --listen, as in 127.0.0.1:3233")
 	}
