@@ -132,9 +132,12 @@ func (p *Process) Kill() {
 
 // Stop ends the server with SIGTERM and returns its exit code.
 func (p *Process) Stop() int {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.Signal(syscall.SIGTERM)
 	return p.Wait()
 }
+
+// Signal sends the server a signal.
+func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // Wait waits until the server has ended and returns its exit code; -1 after a
 // signal.
