@@ -114,11 +114,19 @@ func broken(name string, err error) check {
 func checkServer(ctx context.Context, c *client.Client, at client.Endpoint) check {
 	ctx, cancel := context.WithTimeout(ctx, checkWait)
 	defer cancel()
+	where := fmt.Sprintf("%s (from %s)", at.Host, at.HostFrom)
 	info, err := c.Info(ctx)
+	var answer *client.Failure
+	if errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable {
+		return check{"server", failed, where + " is not ready: " + answer.Message, "wait for its start to end; it tells on its own terminal or log what it waits for"}
+	}
 	if err != nil {
 		return broken("server", err)
 	}
-	detail := fmt.Sprintf("%s (from %s) is %s, build %s", at.Host, at.HostFrom, info.Description, info.Build)
+	detail := where + " is " + info.Description
+	if info.Build != "" {
+		detail += ", build " + info.Build
+	}
 	if err := c.Ready(ctx); err != nil {
 		return check{"server", lacking, detail + "; not ready: " + err.Error(), "wait for its start to end; it tells on its own terminal or log what it waits for"}
 	}
@@ -143,8 +151,12 @@ func checkKinds(ctx context.Context, c *client.Client) check {
 		all = append(all, list...)
 	}
 	slices.Sort(all)
+	const lacks = "the lines at the server's start say which images or interpreters it lacks"
 	if len(all) == 0 {
-		return check{"kinds", failed, "the server offers no kind of action", "the lines at its start say which images or interpreters it lacks"}
+		return check{"kinds", failed, "the server offers no kind of action", lacks}
+	}
+	if len(kinds["python"]) == 0 {
+		return check{"kinds", lacking, strings.Join(all, ", ") + ", and none of Python, which 'millrace try' is written in", lacks}
 	}
 	return check{"kinds", fine, strings.Join(all, ", "), ""}
 }

@@ -133,8 +133,61 @@ func TestDoctor(t *testing.T) {
 
 	srv.Close()
 	out, errs, code := run(t, sys, "doctor")
-	if code != 1 || errs != "" || !strings.Contains(out, "failed   server         no answer from "+srv.URL) || !strings.Contains(out, "hint: is a server running") {
+	if code != 1 || errs != "" || !strings.Contains(out, "failed   server         no answer from "+srv.URL+" (from WHISK_APIHOST): connection refused\n") || !strings.Contains(out, "hint: is a server running") {
 		t.Errorf("without a server it ended with %d: %s%s", code, out, errs)
+	}
+}
+
+// TestDoctorOfAServer shows what doctor says of servers that are not as they
+// should be.
+func TestDoctorOfAServer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answers map[string]string // a path's; what begins with ! is a 503
+		check   string
+		want    check
+	}{
+		"starting": {
+			map[string]string{"/api/v1": `!{"error":"The server is starting.","code":""}`},
+			"server",
+			check{Result: failed, Detail: "is not ready: The server is starting.", Remedy: "wait for its start to end"},
+		},
+		"stopping": {
+			map[string]string{"/api/v1": `{"description":"OpenWhisk API","build":"2026"}`, "/ready": `!{}`},
+			"server",
+			check{Result: lacking, Detail: "is OpenWhisk API, build 2026; not ready: ", Remedy: "wait"},
+		},
+		"without a date": {
+			map[string]string{"/api/v1": `{"description":"OpenWhisk API"}`, "/ready": `{}`},
+			"server",
+			check{Result: fine, Detail: ") is OpenWhisk API"},
+		},
+		"without Python": {
+			map[string]string{"/api/v1": `{}`, "/ready": `{}`, "/api/v1/namespaces": `[]`, "/hub/v1/feeds": `{}`, "/": `{"runtimes":{"native":[{"kind":"native:1"}]}}`},
+			"kinds",
+			check{Result: lacking, Detail: "native:1, and none of Python", Remedy: "the server's start"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				text, bad := strings.CutPrefix(tt.answers[r.URL.Path], "!")
+				if bad || text == "" {
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+				_, _ = io.WriteString(w, text)
+			}))
+			defer srv.Close()
+			sys := System{Home: t.TempDir(), Environ: []string{"WHISK_AUTH=" + testKey, "WHISK_APIHOST=" + srv.URL}}
+			out, _, _ := run(t, sys, "doctor", "-o", "json")
+			var list []check
+			if err := json.Unmarshal([]byte(out), &list); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for _, c := range list {
+				if c.Name == tt.check && (c.Result != tt.want.Result || !strings.Contains(c.Detail, tt.want.Detail) || !strings.Contains(c.Remedy, tt.want.Remedy) || strings.HasSuffix(c.Detail, " ")) {
+					t.Errorf("%s is %+v, want %+v", tt.check, c, tt.want)
+				}
+			}
+		})
 	}
 }
 

@@ -118,10 +118,18 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 	if a.start == nil {
 		return whisk.E(whisk.Unavailable, "", errors.New("this build has no server"))
 	}
+	asked := ctx // ends when somebody asks for it, not when something fails
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	demoDone := make(chan error, 1)
 	running := false
+	told := make(chan struct{})
+	quit := context.AfterFunc(asked, func() {
+		defer close(told)
+		if banner == a.sys.Out { // else the log tells it
+			fmt.Fprintf(banner, "\nStopping: what runs may finish, for a while. Ctrl-C again ends it at once.\n")
+		}
+	})
 	err := a.start(ctx, cfg, func(r Ready) {
 		a.announce(banner, r)
 		if demo {
@@ -136,6 +144,9 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 		}
 	})
 	cancel()
+	if !quit() {
+		<-told
+	}
 	if running {
 		err = errors.Join(<-demoDone, err)
 	}

@@ -151,15 +151,17 @@ func (d *demo) putAction(ctx context.Context) error {
 }
 
 func (d *demo) tell() {
+	// Padded before it is painted: a terminal shows no colours' letters.
+	column := func(name string) string { return d.bold(fmt.Sprintf("%-9s", name)) }
 	d.print(`
 The demonstration, in namespace guest:
-  trigger  %-10s an event every 2 seconds, from the feed %s
-  rule     %-10s its filter lets every second event pass
-  action   %-10s %s: edit and save it, and see
+  trigger  %s  an event every 2 seconds, from the feed %s
+  rule     %s  its filter lets every second event pass
+  action   %s  %s: edit and save it, and see
 
 Stop with Ctrl-C. The feed goes on at the next start; 'millrace trigger delete %s' ends it.
 
-`, d.bold(tryTrigger), tryFeed, d.bold(tryRule), d.bold(tryAction), d.bold(d.file), tryTrigger)
+`, column(tryTrigger), tryFeed, column(tryRule), column(tryAction), d.bold(d.file), tryTrigger)
 }
 
 // show starts the feed once the server would tell us of its first event, and

@@ -328,6 +328,31 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestStoppingIsTold ends a server for people: they are told that it is
+// stopping, since what runs may take its time. One that fails is not.
+func TestStoppingIsTold(t *testing.T) {
+	const told = "\nStopping: what runs may finish"
+	for name, ends := range map[string]bool{"asked": true, "failed": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var out, errs lockedBuffer
+			Main(ctx, System{Out: &out, Err: &errs, Home: t.TempDir()}, []string{"dev"}, func(ctx context.Context, c config.Config, ready func(Ready)) error {
+				ready(Ready{Data: c.Data})
+				if !ends {
+					return errors.New("broke")
+				}
+				stop()
+				<-ctx.Done()
+				return nil
+			})
+			if got := strings.Contains(out.String(), told); got != ends || errs.String() == "" != ends {
+				t.Errorf("it says %q and %q, want %q: %t", out.String(), errs.String(), told, ends)
+			}
+		})
+	}
+}
+
 func TestServeFails(t *testing.T) {
 	cause := whisk.WithHint(whisk.E(whisk.Conflict, "", errors.New("the address is in use")), "choose another with --listen")
 	tests := []struct {

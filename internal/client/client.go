@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -180,6 +181,10 @@ func (c *Client) unreachable(err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err // the address is told below, once
+	}
+	var why *os.SyscallError
+	if errors.As(err, &why) {
+		err = why.Err // what happened, without the names of the calls
 	}
 	if errors.Is(err, context.Canceled) {
 		return err

@@ -193,6 +193,6 @@ func (s *Server) door() http.Handler {
 			return
 		}
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, `{"error":"The server is starting.","code":"starting"}`, http.StatusServiceUnavailable)
+		http.Error(w, `{"error":"The server is starting.","code":""}`, http.StatusServiceUnavailable)
 	})
 }
