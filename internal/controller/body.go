@@ -12,9 +12,14 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// bigTime is how long a body of more than whisk.MaxPayload, or an answer with
-// so much code, may be under way: it has one of few places meanwhile.
+// bigTime is how long a body of more than smallBody bytes, or an answer with
+// much code, may be under way: it holds memory meanwhile, and the largest have
+// one of few places.
 const bigTime = 60 * time.Second
+
+// smallBody is the size, in bytes, up to which nobody minds a body that does
+// not come: its connection costs as much.
+const smallBody = 64 << 10
 
 // textNoJSON is what OpenWhisk's parser says of nothing, without the lines in
 // which it points at the place.
@@ -22,8 +27,8 @@ const textNoJSON = "Unexpected end-of-input at input index 0 (line 1, position 1
 
 // payload reads the body of an invocation or an event: a JSON object, {} for
 // nothing, at most whisk.MaxPayload bytes.
-func payload(r *http.Request) (json.RawMessage, error) {
-	b, err := readSmall(r)
+func payload(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
+	b, err := readSmall(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -54,18 +59,36 @@ func checkJSON(b []byte) error {
 }
 
 // readSmall reads a body of at most whisk.MaxPayload bytes.
-func readSmall(r *http.Request) ([]byte, error) {
+func readSmall(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > whisk.MaxPayload {
 		return nil, tooLarge("Request", r.ContentLength, whisk.MaxPayload)
 	}
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
+	came := expect(w, r.ContentLength)
 	b, err := readAtMost(r.Body, r.ContentLength, whisk.MaxPayload)
-	if err == nil && len(b) > whisk.MaxPayload {
-		err = tooLarge("Request", int64(len(b)), whisk.MaxPayload)
+	if err != nil {
+		return nil, err
 	}
-	return b, err
+	came()
+	if len(b) > whisk.MaxPayload {
+		return nil, tooLarge("Request", int64(len(b)), whisk.MaxPayload)
+	}
+	return b, nil
+}
+
+// expect gives a body of known bytes, -1 if that was not said, its time to
+// come, unless it is small. The caller calls came when it is there; of one
+// that is not, the server would otherwise wait for the rest.
+func expect(w http.ResponseWriter, known int64) (came func()) {
+	if known >= 0 && known <= smallBody {
+		return func() {}
+	}
+	// A writer that has no deadlines is a test's.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bigTime))
+	return func() { _ = control.SetReadDeadline(time.Time{}) }
 }
 
 // readAtMost reads up to one byte more than most; known is the length that was
@@ -127,7 +150,11 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 		return nil, nil, rejection{tooLarge("Request", known, whisk.MaxBody)}
 	}
 	if known <= whisk.MaxPayload {
+		came := expect(c.w, known)
 		b, err = readAtMost(c.Body, known, whisk.MaxPayload)
+		if err == nil {
+			came()
+		}
 		if err != nil || len(b) <= whisk.MaxPayload {
 			return b, done, err
 		}
@@ -140,12 +167,15 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 	} else {
 		b, err = readRest(c.Body, b)
 	}
-	if n := int64(len(b)); err == nil && n > whisk.MaxBody {
-		err = rejection{tooLarge("Request", n, whisk.MaxBody)}
-	}
 	if err != nil {
 		done()
+		// Nor is the server to wait for the rest before it answers.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now())
 		return nil, nil, err
+	}
+	if n := int64(len(b)); n > whisk.MaxBody {
+		done()
+		return nil, nil, rejection{tooLarge("Request", n, whisk.MaxBody)}
 	}
 	return b, done, nil
 }

@@ -26,7 +26,7 @@ func (a *api) invoke(c *call) error {
 			return err
 		}
 	}
-	args, err := payload(c.Request)
+	args, err := payload(c.w, c.Request)
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (a *api) deleteTrigger(c *call) error {
 // fire makes an event of the request. Whether a rule is concerned or not, the
 // event is kept; only the answer differs.
 func (a *api) fire(c *call) error {
-	body, err := payload(c.Request)
+	body, err := payload(c.w, c.Request)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (a *api) web(w http.ResponseWriter, r *http.Request, at webPath) {
 		writeWebError(w, http.StatusUnauthorized, textUnauthorized)
 		return
 	}
-	args, err := a.webArgs(r, &run, at, caller.Namespace)
+	args, err := a.webArgs(w, r, &run, at, caller.Namespace)
 	if err == nil && a.deprecated(run.Action.Exec.Kind) {
 		err = errDeprecated(run.Action.Exec.Kind)
 	}
@@ -185,8 +185,8 @@ func reserved(key string) bool {
 
 // webArgs makes the arguments of a web action out of a request. user is the
 // namespace of its sender, empty if that is not known.
-func (a *api) webArgs(r *http.Request, run *whisk.Runnable, at webPath, user string) (json.RawMessage, error) {
-	body, err := readSmall(r)
+func (a *api) webArgs(w http.ResponseWriter, r *http.Request, run *whisk.Runnable, at webPath, user string) (json.RawMessage, error) {
+	body, err := readSmall(w, r)
 	if err != nil {
 		return nil, err
 	}
