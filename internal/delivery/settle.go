@@ -2,18 +2,13 @@ package delivery
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
 )
-
-// maxErrorText bounds what is kept of a failed attempt's error, in bytes.
-const maxErrorText = 1024
 
 // next is what comes after an attempt: nothing (final), another one when it is
 // due, or a dead letter with a reason.
@@ -32,9 +27,7 @@ func (d *Delivery) settle(ctx context.Context, it *item, act whisk.Activation) {
 
 // note adds an attempt to the item's story.
 func (it *item) note(act *whisk.Activation) {
-	it.attempts = append(it.attempts, whisk.Attempt{
-		ActivationID: act.ID, Started: act.Start, Ended: act.End, Status: act.Outcome.String(), Error: errorText(act),
-	})
+	it.attempts = append(it.attempts, act.Attempt(time.Time{}))
 }
 
 // conclude writes the record of the item's last attempt, with what follows, and
@@ -138,21 +131,6 @@ func (it *item) story() string {
 	return text
 }
 
-// errorText returns what a failed activation says of its failure.
-func errorText(a *whisk.Activation) string {
-	var r struct {
-		Error json.RawMessage `json:"error"`
-	}
-	if a.Outcome == whisk.Success || json.Unmarshal(a.Result, &r) != nil || r.Error == nil {
-		return ""
-	}
-	var s string
-	if json.Unmarshal(r.Error, &s) != nil {
-		s = string(r.Error)
-	}
-	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
-}
-
 // give ends an item that cannot be run any more: with a record that says why,
 // which whoever asks for its activation ID finds, and a match with a dead letter
 // besides. The record comes first: it decides, and a match that was given up
@@ -178,7 +156,7 @@ func (d *Delivery) bury(ctx context.Context, it *item, reason string) {
 	if b, err := d.body(ctx, it); err == nil {
 		letter.Event, letter.Invoke = b.event, b.invoke
 	}
-	letter.ID = it.letterID()
+	letter.ID = whisk.DeadLetterID(it.match, it.attempts, it.since)
 	if err := d.Journal.Bury(ctx, letter); err != nil {
 		d.leave(ctx, it, err)
 		return
@@ -193,18 +171,4 @@ func (d *Delivery) bury(ctx context.Context, it *item, reason string) {
 	d.log.WarnContext(ctx, "match became a dead letter", slog.String("rule", it.match.Rule.String()),
 		slog.String("action", it.line.name.String()), slog.String("letter", letter.ID), slog.String("reason", reason))
 	d.finish(it)
-}
-
-// letterID is derived from the match and its last attempt alone, and so is the
-// same for a letter that is written again.
-func (it *item) letterID() string {
-	at, last := it.since, ""
-	if n := len(it.attempts); n > 0 {
-		last = it.attempts[n-1].ActivationID
-		at = whisk.IDTime(last)
-		if ended := it.attempts[n-1].Ended; !ended.IsZero() {
-			at = ended
-		}
-	}
-	return whisk.DeriveID(at, "dead", fmt.Sprint(it.match.Event), it.match.Rule.String(), it.match.Invoke, last)
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/millrace/millrace/internal/bus"
 	"github.com/millrace/millrace/internal/whisk"
@@ -196,11 +194,9 @@ type deadLetter struct {
 }
 
 // Bury stores a dead letter and returns once it is on stable storage: the
-// dead entry may be written then. It derives the ID where there is none.
+// dead entry may be written then. The letter has its ID, whisk.DeadLetterID's,
+// so that one written again is the same.
 func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
-	if d.ID == "" {
-		d.ID = deadID(&d)
-	}
 	s := deadLetter{DeadLetter: d}
 	data, err := json.Marshal(s)
 	if err == nil && len(data) > maxBody && d.Event != nil {
@@ -257,23 +253,6 @@ func deadNamespace(d *whisk.DeadLetter) string {
 		return d.Event.Trigger.Namespace
 	}
 	return d.Action.Namespace
-}
-
-// deadID tells dead letters of one match apart by their last attempt, so that
-// writing one again gives the same.
-func deadID(d *whisk.DeadLetter) string {
-	when, last := d.Time, ""
-	if n := len(d.Attempts); n > 0 {
-		a := &d.Attempts[n-1]
-		last = a.ActivationID
-		if !a.Ended.IsZero() {
-			when = a.Ended
-		}
-	}
-	if when.IsZero() {
-		when = time.Now()
-	}
-	return whisk.DeriveID(when, "dead", strconv.FormatUint(d.Match.Event, 10), d.Match.Rule.String(), d.Match.Invoke, last)
 }
 
 // buryBody puts the event of s into an object and encodes s without it.

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/json"
 	"slices"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -190,9 +189,8 @@ func (l *ledger) record(e *stored, at place) {
 		return
 	}
 	a := n.attempt(e.Attempt)
-	if r := e.Record; r != nil {
-		a.ActivationID, a.Started, a.Ended = r.ID, r.Start, r.End
-		a.Status, a.Error = r.Outcome.String(), errorText(r)
+	if e.Record != nil {
+		*a = e.Record.Attempt(e.Due)
 	}
 	a.Due = e.Due
 	n.phase, n.pending.Due = p, e.Due
@@ -205,36 +203,6 @@ func (n *node) attempt(number int) *whisk.Attempt {
 		n.pending.Attempts = append(n.pending.Attempts, whisk.Attempt{})
 	}
 	return &n.pending.Attempts[number-1]
-}
-
-// maxErrorText bounds what an attempt keeps of an error, in bytes.
-const maxErrorText = 1024
-
-// errorText returns what a failed activation says of its failure.
-func errorText(a *whisk.Activation) string {
-	if a.Outcome == whisk.Success || len(a.Result) == 0 {
-		return ""
-	}
-	var r struct{ Error json.RawMessage }
-	if json.Unmarshal(a.Result, &r) != nil || r.Error == nil {
-		return ""
-	}
-	var s string
-	if json.Unmarshal(r.Error, &s) != nil {
-		s = string(r.Error)
-	}
-	return clip(s, maxErrorText)
-}
-
-// clip cuts s to at most n bytes, not inside a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xc0 == 0x80 {
-		n--
-	}
-	return s[:n]
 }
 
 func (l *ledger) finish(m whisk.Match, at place) {

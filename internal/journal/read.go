@@ -251,7 +251,7 @@ func (j *Journal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attempt,
 		}
 		e, err := j.recent.entry(ctx, t.place)
 		if err == nil && e.Record != nil && e.Match == m {
-			out = append(out, attemptOf(&e))
+			out = append(out, e.Record.Attempt(e.Due))
 		} else if err != nil && !errors.Is(err, whisk.NotFound) {
 			return nil, "", err
 		}
@@ -267,7 +267,7 @@ func (j *Journal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attempt,
 	if err != nil {
 		return nil, "", err
 	}
-	return []whisk.Attempt{attemptOf(&e)}, "", nil
+	return []whisk.Attempt{e.Record.Attempt(e.Due)}, "", nil
 }
 
 // onlyAttempt returns the ID of a match's first attempt.
@@ -306,14 +306,6 @@ func (j *Journal) record(ctx context.Context, id string, m whisk.Match) (stored,
 		return true, nil
 	})
 	return found, err
-}
-
-func attemptOf(e *stored) whisk.Attempt {
-	a := e.Record
-	return whisk.Attempt{
-		ActivationID: a.ID, Started: a.Start, Ended: a.End,
-		Status: a.Outcome.String(), Error: errorText(a), Due: e.Due,
-	}
 }
 
 // undone returns a match that is not done, without body.

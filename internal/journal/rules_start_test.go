@@ -353,10 +353,11 @@ func TestRule05StartWithoutRecordAndExhaustedWithoutDead(t *testing.T) {
 	}
 	// Finished as the delivery does it: dead letter, then dead.
 	d := whisk.DeadLetter{Time: epoch, Match: got[1].Match, Action: theAction, Reason: "platform", Attempts: got[1].Attempts}
+	d.ID = whisk.DeadLetterID(d.Match, d.Attempts, d.Time)
 	if err := j2.Bury(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	j2.durable(whisk.Entry{Kind: whisk.EntryDead, Match: got[1].Match, Dead: deadID(&d)})
+	j2.durable(whisk.Entry{Kind: whisk.EntryDead, Match: got[1].Match, Dead: d.ID})
 	left := opened(t, b2(j2).kill(), testOptions(t)).Undone()
 	if len(left) != 1 || left[0].Match != matchOf(&evs[0]) {
 		t.Errorf("left: %v", left)

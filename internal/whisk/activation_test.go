@@ -3,6 +3,7 @@ package whisk_test
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,5 +93,54 @@ func TestTimesAddUp(t *testing.T) {
 				t.Errorf("%s: %s has start %d, end %d, duration %d, want duration %d", tt.name, form, got.Start, got.End, got.Duration, tt.want)
 			}
 		}
+	}
+}
+
+func TestAttemptTellsTheFailure(t *testing.T) {
+	long := strings.Repeat("é", 1000) // cut within a character
+	for _, tt := range []struct {
+		name, result string
+		outcome      whisk.Outcome
+		want         string
+	}{
+		{"success", `{"error":"not one"}`, whisk.Success, ""},
+		{"text", `{"error":"it broke"}`, whisk.ApplicationError, "it broke"},
+		{"object", `{"error":{"code":7}}`, whisk.DeveloperError, `{"code":7}`},
+		{"none", `{"other":1}`, whisk.WhiskError, ""},
+		{"no object", `[1]`, whisk.ApplicationError, ""},
+		{"no result", ``, whisk.WhiskError, ""},
+		{"long", `{"error":"` + long + `"}`, whisk.ApplicationError, long[:1024]},
+		{"long and odd", `{"error":"x` + long + `"}`, whisk.ApplicationError, "x" + long[:1022]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			due := time.UnixMilli(2000).UTC()
+			a := whisk.Activation{ID: "a", Start: time.UnixMilli(0), End: time.UnixMilli(1000), Outcome: tt.outcome, Result: []byte(tt.result)}
+			got := a.Attempt(due)
+			if got.Error != tt.want {
+				t.Errorf("error = %q, want %q", got.Error, tt.want)
+			}
+			if got.ActivationID != "a" || got.Started != a.Start || got.Ended != a.End || got.Status != tt.outcome.String() || got.Due != due {
+				t.Errorf("attempt = %+v of %+v", got, a)
+			}
+		})
+	}
+}
+
+func TestDeadLetterIDIsTheSameForTheSameEnd(t *testing.T) {
+	m := whisk.Match{Event: 7, Rule: whisk.Name{Namespace: "ns", Entity: "r"}}
+	since, ended := time.UnixMilli(1_700_000_000_000), time.UnixMilli(1_700_000_005_000)
+	tried := []whisk.Attempt{{ActivationID: whisk.NewID(since)}, {ActivationID: whisk.NewID(since), Ended: ended}}
+	id := whisk.DeadLetterID(m, tried, since)
+	if again := whisk.DeadLetterID(m, tried, ended); again != id {
+		t.Errorf("the letter written again is %s, want %s", again, id)
+	}
+	if got := whisk.IDTime(id); !got.Equal(ended) {
+		t.Errorf("its time is %v, want that of the last attempt's end, %v", got, ended)
+	}
+	if got := whisk.DeadLetterID(m, tried[:1], since); got == id {
+		t.Error("another last attempt gives the same letter")
+	}
+	if got := whisk.IDTime(whisk.DeadLetterID(m, nil, since)); !got.Equal(since) {
+		t.Errorf("the time of a match that was never tried is %v, want %v", got, since)
 	}
 }

@@ -1,6 +1,11 @@
 package whisk
 
-import "time"
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Verdict is what every rule of the trigger made of one event. There is one
 // for each event, for ever.
@@ -122,6 +127,33 @@ type Attempt struct {
 	Due          time.Time `json:"nextAttempt,omitzero"`
 }
 
+// maxErrorText bounds what an attempt keeps of an error, in bytes.
+const maxErrorText = 1024
+
+// Attempt returns what is told of an activation that has ended; due is when the
+// next attempt follows, zero for none.
+func (a *Activation) Attempt(due time.Time) Attempt {
+	return Attempt{
+		ActivationID: a.ID, Started: a.Start, Ended: a.End, Status: a.Outcome.String(), Error: a.errorText(), Due: due,
+	}
+}
+
+// errorText returns what a failed activation says of its failure: the text of
+// its error member, or the JSON of one that is no text.
+func (a *Activation) errorText() string {
+	var r struct {
+		Error json.RawMessage `json:"error"`
+	}
+	if a.Outcome == Success || json.Unmarshal(a.Result, &r) != nil || r.Error == nil {
+		return ""
+	}
+	var s string
+	if json.Unmarshal(r.Error, &s) != nil {
+		s = string(r.Error)
+	}
+	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
+}
+
 // DeadLetter is a match that was given up, with its whole story.
 type DeadLetter struct {
 	ID       string    `json:"id"` // sorts by time; derived from the match and its last attempt
@@ -133,4 +165,19 @@ type DeadLetter struct {
 	Event    *Event    `json:"event,omitempty"`
 	Invoke   *Invoke   `json:"invoke,omitempty"`
 	Attempts []Attempt `json:"attempts"`
+}
+
+// DeadLetterID is derived from a match and its last attempt alone, and so is the
+// same for a letter that is written again. since is when the match was made: the
+// time of a letter about a match that was never tried.
+func DeadLetterID(m Match, attempts []Attempt, since time.Time) string {
+	at, last := since, ""
+	if n := len(attempts); n > 0 {
+		last = attempts[n-1].ActivationID
+		at = IDTime(last)
+		if ended := attempts[n-1].Ended; !ended.IsZero() {
+			at = ended
+		}
+	}
+	return DeriveID(at, "dead", strconv.FormatUint(m.Event, 10), m.Rule.String(), m.Invoke, last)
 }
