@@ -299,6 +299,15 @@ func (c *container) remove(ctx context.Context) error {
 	return c.clean()
 }
 
+// drop removes a container that nobody hears of, also when ctx has ended.
+func (c *container) drop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if err := c.Remove(ctx); err != nil {
+		c.d.log.Warn("container not removed", slog.String("container", c.id), slog.Any("err", err))
+	}
+}
+
 // kill ends every process of the container.
 func (c *container) kill() {
 	if c.group != nil {

@@ -15,12 +15,12 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -46,24 +46,29 @@ type Options struct {
 	Hide []string // folders that actions must not see, besides the home folder
 	Log  *slog.Logger
 
-	bare, noCgroups bool // tests: do without
+	bare, noCgroups bool          // tests: do without
+	folders         []string      // tests: where interpreters are besides PATH; nil for the usual ones
+	patience        time.Duration // tests: for an interpreter to answer; 0 for the usual
 }
 
 // Driver makes containers. It is safe for concurrent use.
 type Driver struct {
-	dir     string // this instance's
-	parent  string // of all instances
-	lock    *os.File
-	hide    []string
-	log     *slog.Logger
-	bare    error // why there are no namespaces; nil if there are
-	groups  *cgroups
-	noGroup error
-	spawner chan func()
-	spawned sync.WaitGroup
+	dir      string // this instance's
+	parent   string // of all instances
+	lock     *os.File
+	hide     []string
+	private  []string      // folders that interpreters are shown parts of, never all
+	folders  []string      // to look for interpreters in, after those of PATH
+	patience time.Duration // for an interpreter to answer
+	log      *slog.Logger
+	bare     error // why there are no namespaces; nil if there are
+	groups   *cgroups
+	noGroup  error
+	spawner  chan func()
+	spawned  sync.WaitGroup
 
 	mu     sync.Mutex
-	kinds  map[string]*interpreter // by launcher
+	kinds  map[string]*interpreter // by launcher and version
 	open   map[*container]struct{}
 	closed bool
 	next   int
@@ -71,22 +76,16 @@ type Driver struct {
 
 var _ invoker.Driver = (*Driver)(nil)
 
-// interpreter is what a launcher is run by.
-type interpreter struct {
-	look   sync.Once
-	try    sync.Once
-	path   string   // the program
-	expose []string // folders and files that it must see, also in hidden folders
-	err    error
-	failed error // why a container with it does not start
-}
-
 // New finds out how far containers can be isolated here. The caller must Close
 // the driver.
 func New(ctx context.Context, o Options) (*Driver, error) {
 	d := &Driver{
 		parent: o.Dir, hide: o.Hide, log: o.Log, spawner: make(chan func()),
-		kinds: map[string]*interpreter{}, open: map[*container]struct{}{},
+		kinds: map[string]*interpreter{}, open: map[*container]struct{}{}, folders: o.folders,
+		patience: cmp.Or(o.patience, answerTime),
+	}
+	if d.folders == nil {
+		d.folders = []string{"/usr/local/bin", "/usr/bin", "/bin"}
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -96,6 +95,9 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 	}
 	if home, err := os.UserHomeDir(); err == nil {
 		d.hide = append(d.hide, home)
+	}
+	for _, dir := range d.hide {
+		d.private = append(d.private, dir, filepath.Join(dir, ".local"))
 	}
 	// The kernel kills a container when the thread that started it ends, so
 	// one thread starts them all and ends with the driver, or the process.
@@ -155,7 +157,7 @@ func (d *Driver) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.Remove(ctx) //nolint:errcheck // nothing is in it
+	defer c.drop(ctx)
 	if e := c.Ending(ctx); e.ExitCode != 42 {
 		return fmt.Errorf("%s", strings.TrimSpace(c.firstOutput()))
 	}
@@ -216,102 +218,35 @@ func (d *Driver) Offers(r whisk.Runtime) error {
 	if r.Launcher == "" {
 		return errors.New("the process driver runs no images")
 	}
-	in := d.find(r.Launcher)
-	if in.err != nil {
-		return in.err
-	}
-	in.try.Do(func() { in.failed = d.tryStart(r) })
-	return in.failed
-}
-
-// tryStart starts a container of r and waits until it answers.
-func (d *Driver) tryStart(r whisk.Runtime) error {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout) // Offers has none
-	defer cancel()
-	ic, err := d.Create(ctx, invoker.Spec{Kind: r.Kind, Launcher: r.Launcher, Memory: 128})
-	if err != nil {
-		return err
-	}
-	c := ic.(*container)
-	defer c.Remove(ctx) //nolint:errcheck // nothing is in it
-	conn, err := c.Dial(ctx)
-	if err != nil {
-		return err
-	}
-	end, _ := ctx.Deadline()
-	if err := conn.SetDeadline(end); err != nil {
-		return err
-	}
-	if _, err := conn.Write(launcher.AppendFrame(nil, launcher.Ping)); err != nil {
-		return err
-	}
-	if _, _, _, err := launcher.NewReader(conn).Next(0); err != nil {
-		c.kill()
-		return fmt.Errorf("it does not start here: %s", strings.TrimSpace(c.firstOutput()))
-	}
-	return nil
-}
-
-// find returns the interpreter of a launcher: it is looked for once.
-func (d *Driver) find(name string) *interpreter {
-	d.mu.Lock()
-	in, ok := d.kinds[name]
-	if !ok {
-		in = &interpreter{}
-		d.kinds[name] = in
-	}
-	d.mu.Unlock()
-	in.look.Do(func() { in.path, in.expose, in.err = lookUp(name) })
-	return in
-}
-
-func lookUp(name string) (path string, expose []string, err error) {
-	switch name {
-	case launcher.Python:
-		// What is found first may be a script that finds the interpreter.
-		return ask("python3", "-I", "-S", "-c", "import sys; print(sys.executable, sys.base_prefix, sys.prefix, sep='\\n')")
-	case launcher.Node:
-		return ask("node", "-p", "process.execPath")
-	case launcher.Native:
-		path, err := os.Executable()
-		return path, []string{path}, err
-	}
-	return "", nil, fmt.Errorf("there is no launcher %q", name)
-}
-
-// ask runs an interpreter to learn where it is.
-func ask(program string, args ...string) (path string, expose []string, err error) {
-	if path, err = exec.LookPath(program); err != nil {
-		return "", nil, fmt.Errorf("%s is not installed", program)
-	}
-	out, err := exec.Command(path, args...).Output()
-	if err != nil {
-		return "", nil, fmt.Errorf("%s does not run: %w", path, err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	real, err := filepath.EvalSymlinks(lines[0])
-	return lines[0], append(lines, real), err
+	return d.interpreter(r.Launcher, r.Kind).err
 }
 
 // Create implements invoker.Driver.
 func (d *Driver) Create(_ context.Context, spec invoker.Spec) (invoker.Container, error) {
-	p, err := launcher.Find(spec.Launcher)
-	if err != nil {
+	if _, err := launcher.Find(spec.Launcher); err != nil {
 		return nil, whisk.E(whisk.Invalid, "create process", err)
 	}
-	in := d.find(spec.Launcher)
+	in := d.interpreter(spec.Launcher, spec.Kind)
 	if in.err != nil {
 		return nil, whisk.E(whisk.Unavailable, "create process", in.err)
 	}
-	expose := in.expose
-	file := ""
-	if p.File != "" {
-		file = filepath.Join(d.dir, p.File)
-		expose = append([]string{file}, expose...)
-	}
-	c, err := d.spawn(spec, p.Command(in.path, file, spec.Memory), expose)
+	c, err := d.launch(in.found, spec)
 	if err != nil {
 		return nil, whisk.E(whisk.Internal, "create process", err)
 	}
 	return c, nil
+}
+
+// launch starts the launcher of spec with an interpreter.
+func (d *Driver) launch(in found, spec invoker.Spec) (*container, error) {
+	p, err := launcher.Find(spec.Launcher)
+	if err != nil {
+		return nil, err
+	}
+	expose, file := in.expose, ""
+	if p.File != "" {
+		file = filepath.Join(d.dir, p.File)
+		expose = append([]string{file}, expose...)
+	}
+	return d.spawn(spec, p.Command(in.path, file, spec.Memory), expose)
 }

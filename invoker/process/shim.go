@@ -120,6 +120,7 @@ func (p *plan) mounts() error {
 		dir  bool
 	}
 	var keep []held
+	hide := p.Hide
 	for _, path := range p.Expose {
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -130,6 +131,9 @@ func (p *plan) mounts() error {
 			return err
 		}
 		keep = append(keep, held{path, fd, st.Mode&unix.S_IFMT == unix.S_IFDIR})
+		if dir := private(path); dir != "" && p.Root {
+			hide = append(hide, dir) // so that nobody can pass through what stands in its place
+		}
 	}
 	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm"} {
 		if st, err := os.Lstat(dir); err == nil && st.IsDir() {
@@ -140,7 +144,7 @@ func (p *plan) mounts() error {
 		}
 	}
 	hidden := []string{"/tmp", "/var/tmp", "/dev/shm"}
-	for _, dir := range p.Hide {
+	for _, dir := range hide {
 		if inside(dir, hidden) || dir == "/" {
 			continue
 		}
@@ -167,6 +171,20 @@ func (p *plan) mounts() error {
 		return err
 	}
 	return os.Chmod("/tmp/action", 0o777) // whatever the umask
+}
+
+// private returns the first folder on the way to path that others than its
+// owner may not pass through; empty if there is none.
+func private(path string) string {
+	for i := 1; i < len(path); i++ {
+		if path[i] != '/' {
+			continue
+		}
+		if st, err := os.Stat(path[:i]); err == nil && st.Mode()&1 == 0 {
+			return path[:i]
+		}
+	}
+	return ""
 }
 
 func bind(fd int, path string, dir bool) error {
