@@ -32,7 +32,8 @@ type container struct {
 	work  string      // its folder on disk; empty in namespaces
 	limit int64       // bytes
 
-	starved atomic.Bool   // it was killed for the memory it used, or for too many processes
+	starved atomic.Bool // it was killed for the memory it used
+	paused  atomic.Bool
 	done    chan struct{} // closed once it was waited for
 	watched sync.WaitGroup
 	code    int // valid once done is closed
@@ -161,7 +162,7 @@ func (c *container) start(text string) error {
 }
 
 func (d *Driver) sysProcAttr() *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal(d.bare == nil)}
 	if d.bare != nil {
 		return a
 	}
@@ -243,6 +244,7 @@ func (c *container) Ending(ctx context.Context) invoker.Ending {
 
 // Pause implements invoker.Container.
 func (c *container) Pause(context.Context) error {
+	c.paused.Store(true)
 	if c.group != nil && c.group.freezes() {
 		return c.group.freeze(true)
 	}
@@ -251,25 +253,22 @@ func (c *container) Pause(context.Context) error {
 
 // Resume implements invoker.Container.
 func (c *container) Resume(context.Context) error {
+	defer c.paused.Store(false)
 	if c.group != nil && c.group.freezes() {
 		return c.group.freeze(false)
 	}
 	return c.signal(syscall.SIGCONT)
 }
 
-// signal sends sig to all processes that can be found. The first of a
-// namespace is spared: a signal from outside could stop it, but it only waits.
+// signal sends sig to all processes that can be found but the first, which
+// only waits for them.
 func (c *container) signal(sig syscall.Signal) error {
 	select {
 	case <-c.done:
 		return os.ErrProcessDone
 	default:
 	}
-	pids := descendants(c.pid)
-	if c.d.bare != nil {
-		pids = append(pids, c.pid)
-	}
-	for _, pid := range pids {
+	for _, pid := range descendants(c.pid) {
 		_ = syscall.Kill(pid, sig) // one that has ended meanwhile needs none
 	}
 	return nil
@@ -292,6 +291,7 @@ func (c *container) remove(ctx context.Context) error {
 		case <-tick.C:
 			c.kill() // what was forked meanwhile
 		case <-ctx.Done():
+			_ = c.proc.Kill()
 			return fmt.Errorf("remove container %s: %w", c.id, ctx.Err())
 		}
 	}
@@ -313,13 +313,14 @@ func (c *container) kill() {
 	if c.group != nil {
 		c.group.kill()
 	}
-	if c.d.bare != nil {
-		for _, pid := range descendants(c.pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	if c.d.bare == nil {
+		_ = c.proc.Kill() // in a namespace, all end with the first
+		return
 	}
-	_ = c.proc.Kill() // in a namespace, all end with the first
+	// Here the first process ends when all others have: were it killed, they
+	// would be lost to us.
+	killAll(descendants(c.pid))
+	_ = c.proc.Signal(syscall.SIGTERM)
 }
 
 // clean gives back what a container holds when it has no processes.
@@ -346,28 +347,4 @@ func (c *container) clean() error {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
 	return nil
-}
-
-// watch ends the container when it uses too much. It stands in for control
-// groups.
-func (c *container) watch() {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.done:
-			return
-		case <-tick.C:
-		}
-		pids := append(descendants(c.pid), c.pid)
-		var used int64
-		for _, pid := range pids {
-			used += resident(pid)
-		}
-		if used > c.limit || len(pids) > maxProcesses {
-			c.d.log.Info("container over its limits", slog.String("container", c.id), slog.Int64("bytes", used), slog.Int("processes", len(pids)))
-			c.starved.Store(used > c.limit)
-			c.kill()
-		}
-	}
 }

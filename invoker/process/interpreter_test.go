@@ -96,7 +96,7 @@ func TestInterpreterHangs(t *testing.T) {
 			if err == nil || err.Error() != tt.why {
 				t.Errorf("error = %v, want %s", err, tt.why)
 			}
-			invokertest.Eventually(t, "what it started is gone", func() bool { return !sleeps(mark) })
+			invokertest.Eventually(t, "what it started is gone", func() bool { return sleepers(mark) == 0 })
 		})
 	}
 }

@@ -37,24 +37,6 @@ func entries(dir string) []string {
 	return names
 }
 
-// resident returns the bytes of memory that are pid's alone to answer for:
-// not the pages of programs and libraries, which are there once for all.
-func resident(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	var sum int64
-	for line := range bytes.Lines(b) {
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if s := string(name); s == "RssAnon" || s == "RssShmem" {
-			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(value)), " kB"), 10, 64)
-			sum += kib << 10
-		}
-	}
-	return sum
-}
-
 // startOf returns when a process began, in the kernel's ticks since the
 // machine did: together with the pid it names a process for good. 0 if there
 // is none.

@@ -154,7 +154,14 @@ func (d *Driver) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	c, err := d.spawn(invoker.Spec{Kind: "probe", Memory: 64}, []string{"/bin/sh", "-c", "exit 42"}, nil)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return errors.New("the kernel's limit of user namespaces, user.max_user_namespaces, is reached")
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return errors.New("this user may not make user namespaces")
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		return errors.New("the kernel has no user namespaces")
+	case err != nil:
 		return err
 	}
 	defer c.drop(ctx)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace/invoker/launcher"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ const shimArg = "millrace-shim"
 
 // nobody is whom actions run as when the server runs as root.
 const nobody = 65534
+
+// ownFolders are those of which a container has its own, in memory.
+var ownFolders = []string{"/tmp", "/var/tmp", "/dev/shm"}
 
 // plan is what a shim is told.
 type plan struct {
@@ -70,15 +74,13 @@ func runShim(text string) error {
 	if err := p.limits(); err != nil {
 		return err
 	}
-	if p.Isolate {
-		if err := p.drop(); err != nil {
-			return err
-		}
+	if err := p.drop(); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid new rights: %w", err)
 	}
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(deathSignal(p.Isolate)), 0, 0, 0); err != nil {
 		return fmt.Errorf("end with the driver: %w", err)
 	}
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
@@ -97,11 +99,21 @@ func runShim(text string) error {
 			unix.CloseOnExec(fd)
 		}
 	}
-	command := p.Command
-	if p.Isolate {
-		command = append([]string{"/bin/sh", "-c", initScript, "init"}, command...)
+	if !p.Isolate {
+		return fmt.Errorf("run %s: %w", p.Command[0], p.keepTree())
 	}
+	command := append([]string{"/bin/sh", "-c", initScript, "init"}, p.Command...)
 	return fmt.Errorf("run %s: %w", command[0], unix.Exec(command[0], command, p.Env))
+}
+
+// deathSignal is what a container's first process gets when the driver's
+// process dies: in a namespace its end is that of all, without one it must
+// first end the others.
+func deathSignal(isolated bool) syscall.Signal {
+	if isolated {
+		return syscall.SIGKILL
+	}
+	return syscall.SIGTERM
 }
 
 // mounts builds the view of the machine that the container has.
@@ -135,7 +147,7 @@ func (p *plan) mounts() error {
 			hide = append(hide, dir) // so that nobody can pass through what stands in its place
 		}
 	}
-	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm"} {
+	for _, dir := range ownFolders {
 		if st, err := os.Lstat(dir); err == nil && st.IsDir() {
 			opt := fmt.Sprintf("mode=1777,size=%d", p.Memory)
 			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opt); err != nil {
@@ -143,7 +155,7 @@ func (p *plan) mounts() error {
 			}
 		}
 	}
-	hidden := []string{"/tmp", "/var/tmp", "/dev/shm"}
+	hidden := slices.Clone(ownFolders)
 	for _, dir := range hide {
 		if inside(dir, hidden) || dir == "/" {
 			continue
@@ -221,6 +233,10 @@ func (p *plan) limits() error {
 		set[unix.RLIMIT_NPROC] = p.Threads
 	}
 	for what, n := range set {
+		var now unix.Rlimit
+		if err := unix.Getrlimit(what, &now); err == nil {
+			n = min(n, now.Max) // one that is lower already stays
+		}
 		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n}); err != nil {
 			return fmt.Errorf("limit %d to %d: %w", what, n, err)
 		}
@@ -231,11 +247,15 @@ func (p *plan) limits() error {
 // drop gives up all rights: those of root, and those over its own namespaces.
 func (p *plan) drop() error {
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && err != unix.EINVAL {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		if err == unix.EPERM && !p.Isolate {
+			break // an ordinary user has none to drop
+		}
+		if err != nil && err != unix.EINVAL {
 			return fmt.Errorf("drop right %d: %w", c, err)
 		}
 	}
-	if p.Root {
+	if p.Root && p.Isolate {
 		if err := unix.Setgroups(nil); err != nil {
 			return fmt.Errorf("leave groups: %w", err)
 		}
@@ -248,8 +268,8 @@ func (p *plan) drop() error {
 	}
 	// Without this, the namespace's root would get its rights back by exec.
 	const noRoot, noRootLocked = 1, 2
-	if !p.Root {
-		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0); err != nil {
+	if !p.Root || !p.Isolate {
+		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0); err != nil && p.Isolate {
 			return fmt.Errorf("give up root: %w", err)
 		}
 	}

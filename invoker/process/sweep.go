@@ -82,10 +82,11 @@ func sweepDir(dir string) (int, error) {
 		}
 		n++
 		if left.Start != 0 && startOf(left.Pid) == left.Start {
-			for _, pid := range descendants(left.Pid) {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
-			_ = syscall.Kill(-left.Pid, syscall.SIGKILL)
+			gone(func() []int { // the first one last: it is how the others are found
+				pids := descendants(left.Pid)
+				killAll(pids)
+				return pids
+			})
 			_ = syscall.Kill(left.Pid, syscall.SIGKILL)
 		}
 		g := group{dirs: left.Groups}
