@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // cgroups are the control groups under which this driver makes one for each
@@ -26,10 +25,10 @@ type group struct {
 	dirs                 []string
 }
 
-// findCgroups makes the folders called millrace-name. The memory controller
-// must be there; the others are welcome.
+// findCgroups makes the folders called millrace-name below the groups of this
+// process.
 func findCgroups(name string) (*cgroups, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
+	member, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil, err
 	}
@@ -37,8 +36,14 @@ func findCgroups(name string) (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
+	return makeCgroups(name, string(member), string(mounts))
+}
+
+// makeCgroups is findCgroups for a process whose files in /proc are these. The
+// memory controller must be there; the others are welcome.
+func makeCgroups(name, member, mounts string) (_ *cgroups, err error) {
 	own := map[string]string{} // by controller; "" for version 2
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(member) {
 		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 {
 			for c := range strings.SplitSeq(f[1], ",") {
 				own[c] = f[2]
@@ -46,7 +51,7 @@ func findCgroups(name string) (*cgroups, error) {
 		}
 	}
 	name = "millrace-" + name
-	points := cgroupMounts(string(mounts))
+	points := cgroupMounts(mounts)
 	if at, ok := points["memory"]; ok {
 		g := &cgroups{}
 		if g.memory, err = makeGroup(at, own["memory"], name); err != nil {
@@ -215,9 +220,7 @@ func (g *group) freeze(on bool) error {
 // kill kills what is in the group. Frozen processes do not die before they go
 // on.
 func (g *group) kill() {
-	for _, pid := range g.members() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
+	killAll(g.members())
 	for _, d := range g.dirs { // at most one has either
 		thaw(d, "freezer.state", "THAWED")
 		thaw(d, "cgroup.freeze", "0")
@@ -246,9 +249,14 @@ func (g *group) members() []int {
 	return out
 }
 
-// remove removes the group once its processes are gone.
+// remove removes the group once its processes are gone: those too that were
+// forked while the others were killed.
 func (g *group) remove() error {
-	gone(g.members)
+	gone(func() []int {
+		left := g.members()
+		killAll(left)
+		return left
+	})
 	var errs []error
 	for _, d := range g.dirs {
 		if err := os.Remove(d); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -68,8 +68,14 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 		Command: command, Env: d.env(c, spec, command[0]), Dir: "/tmp", Isolate: d.bare == nil,
 		Root: os.Getuid() == 0, Hide: d.hide, Expose: expose, Memory: c.limit,
 	}
-	if d.groups == nil && p.Isolate {
+	switch {
+	case d.groups != nil:
+	case p.Isolate:
 		p.Threads = maxProcesses // counted for this user in this namespace
+	default:
+		// All that this user runs counts, and may grow: it is no bound for one
+		// action, but what a fork bomb is stopped by before it is found out.
+		p.Threads = threads() + 16*maxProcesses
 	}
 	if !p.Isolate {
 		c.work = filepath.Join(d.dir, "work-"+c.id)

@@ -112,13 +112,21 @@ func TestClosedDriverMakesNothing(t *testing.T) {
 	}
 }
 
-func TestCgroupMounts(t *testing.T) {
-	got := cgroupMounts("36 24 0:31 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n" +
-		"37 24 0:32 / /sys/fs/cgroup/memory rw shared:10 - cgroup cgroup rw,memory\n" +
-		"38 24 0:33 / /sys/fs/cgroup/unified rw shared:11 - cgroup2 cgroup2 rw\nnonsense\n")
-	for c, want := range map[string]string{"cpu": "/sys/fs/cgroup/cpu,cpuacct", "memory": "/sys/fs/cgroup/memory", "": "/sys/fs/cgroup/unified", "pids": ""} {
-		if got[c] != want {
-			t.Errorf("mount of %q = %q, want %q", c, got[c], want)
-		}
+// However little isolation there is, an action has no rights of root's, cannot
+// get any, and is bounded in what it opens.
+func TestNoRights(t *testing.T) {
+	code := `
+import resource
+def main(args):
+    s = dict(l.split(':', 1) for l in open('/proc/self/status'))
+    return {'rights': [s[k].strip().strip('0') for k in ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')], 'new': s['NoNewPrivs'].strip(),
+            'core': resource.getrlimit(resource.RLIMIT_CORE)[1], 'files': resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 1024}
+`
+	for _, o := range levels {
+		d := newDriver(t, o)
+		b := invokertest.Start(t, d, invoker.DefaultRuntimes())
+		invokertest.Expect(t, b.Call(invokertest.Runnable("rights", "python:3", code), `{}`), whisk.Success,
+			`{"rights":["","","",""],"new":"1","core":0,"files":true}`)
+		b.Stop()
 	}
 }

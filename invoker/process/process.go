@@ -11,7 +11,9 @@
 // looking at the memory in use ten times a second for the control groups.
 // Describe says which it is.
 //
-// The network is the machine's own.
+// However much that is, an action has no rights of root's and cannot get any
+// (no_new_privs). System calls are not filtered: what the kernel offers to a
+// process without rights, it may call. The network is the machine's own.
 package process
 
 import (

@@ -94,7 +94,7 @@ func TestOtherUsers(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.CommandContext(t.Context(), program, "-test.v",
-				"-test.run", "^(TestProcess|TestRemoveEndsTheWholeTree|TestPauseStopsWork|TestDeathOfTheServer|TestMemoryIsWatched)$/(^as allowed$|watched$)")
+				"-test.run", "^(TestProcess|TestRemoveEndsTheWholeTree|TestPauseStopsWork|TestNoRights|TestDeathOfTheServer|TestMemoryIsWatched)$/(^as allowed$|watched$)")
 			cmd.Dir = dir
 			for _, v := range []string{"home", "tmp"} {
 				if err := os.Mkdir(filepath.Join(dir, v), 0o777); err != nil { //nolint:gosec // see above
