@@ -26,7 +26,7 @@ func bench(b *testing.B, opts ...invoker.Option) *invoker.Invoker {
 		b.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	v := invoker.New(d, invoker.DefaultRuntimes(), nil, log, append([]invoker.Option{invoker.WithStemCells(0)}, opts...)...)
+	v := invoker.New(context.Background(), d, invoker.DefaultRuntimes(), nil, log, append([]invoker.Option{invoker.WithStemCells(0)}, opts...)...)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- v.Run(ctx) }()

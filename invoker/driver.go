@@ -22,8 +22,9 @@ type Driver interface {
 	// how many there were.
 	Sweep(ctx context.Context) (removed int, err error)
 	// Offers returns nil if containers of this runtime can be made here, else
-	// why not, in a few words for a person. It may take as long as a start.
-	Offers(r whisk.Runtime) error
+	// why not, in a few words for a person. It may take as long as a start, or
+	// the download of an image, and ends with ctx.
+	Offers(ctx context.Context, r whisk.Runtime) error
 	// Describe returns the driver's name and, in a few words, how far its
 	// containers are kept apart from the machine and each other.
 	Describe() (name, isolation string)

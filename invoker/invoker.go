@@ -71,9 +71,9 @@ func (p phase) runs() bool { return p == open || p == draining }
 var errStopped = errors.New("the invoker was stopped")
 
 // New returns an invoker of containers made by d. Of the runtimes rt it offers
-// those that d can make, which it finds out now. It starts nothing: jobs wait
-// for Run.
-func New(d Driver, rt whisk.Runtimes, code Code, log *slog.Logger, opts ...Option) *Invoker {
+// those that d can make, which it finds out now, until ctx ends. It starts
+// nothing: jobs wait for Run.
+func New(ctx context.Context, d Driver, rt whisk.Runtimes, code Code, log *slog.Logger, opts ...Option) *Invoker {
 	v := &Invoker{
 		driver: d, code: code, log: log, settings: defaults(), missing: map[string]error{},
 		queues: map[key]*queue{}, cells: map[cellKey]*cellSet{}, all: map[*worker]struct{}{},
@@ -86,17 +86,17 @@ func New(d Driver, rt whisk.Runtimes, code Code, log *slog.Logger, opts ...Optio
 	var mu sync.Mutex
 	for _, r := range rt.All() {
 		wg.Go(func() {
-			if err := d.Offers(r); err != nil {
+			if err := d.Offers(ctx, r); err != nil {
 				mu.Lock()
 				v.missing[r.Kind] = err
 				mu.Unlock()
 			}
 		})
 	}
-	v.noImages = d.Offers(whisk.Runtime{Kind: whisk.KindBlackbox})
+	v.noImages = d.Offers(ctx, whisk.Runtime{Kind: whisk.KindBlackbox})
 	wg.Wait()
 	v.runtimes = rt.Keep(func(r whisk.Runtime) bool { return v.missing[r.Kind] == nil })
-	v.base, v.cancel = context.WithCancel(context.Background()) // ends with Run, which outlives its own context by the drain
+	v.base, v.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ends with Run, which outlives its own context by the drain
 	v.crew = crew{work: make(chan func()), quit: v.base.Done()}
 	return v
 }

@@ -256,6 +256,17 @@ func (v *Invoker) start(spec Spec) (*worker, error) {
 	return w, nil
 }
 
+// ended reports whether the container has ended by itself. What ends while no
+// job holds it is removed at once; with a job, when that is done.
+func (w *worker) ended() bool {
+	select {
+	case <-w.c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // adopt puts w into the pool and watches for its end.
 func (v *Invoker) adopt(w *worker, q *queue) {
 	w.q = q
@@ -284,7 +295,7 @@ func (v *Invoker) assign(w *worker, q *queue, e *entry) {
 func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if keep && v.phase.runs() && q.waiting.len() > 0 && !v.yields(q, w) {
+	if keep && v.phase.runs() && q.waiting.len() > 0 && !w.ended() && !v.yields(q, w) {
 		return q.waiting.pop()
 	}
 	w.busy = false
@@ -294,6 +305,8 @@ func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 	switch {
 	case !keep || v.phase > draining:
 		v.remove(w, "failed")
+	case w.ended():
+		v.remove(w, "ended")
 	case v.phase.runs() && v.yields(q, w):
 		v.remove(w, "yielded")
 	default:
@@ -407,7 +420,7 @@ func (v *Invoker) pause(w *worker) {
 		defer v.mu.Unlock()
 		w.busy, w.paused = false, err == nil
 		w.q.working--
-		if err != nil || v.phase > draining {
+		if err != nil || v.phase > draining || w.ended() {
 			v.remove(w, "pause")
 		} else {
 			w.q.idle = append([]*worker{w}, w.q.idle...)

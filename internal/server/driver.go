@@ -44,7 +44,7 @@ func (s *Server) chooseDriver(ctx context.Context, kinds whisk.Runtimes) (*drive
 	case config.Auto:
 		d, err := s.dockerDriver(ctx)
 		if err == nil {
-			if err = offersAll(d, kinds); err == nil {
+			if err = offersAll(ctx, d, kinds); err == nil {
 				return d, nil
 			}
 			d.close() //nolint:errcheck // nothing was made with it
@@ -72,12 +72,12 @@ func (s *Server) dockerDriver(ctx context.Context) (*driver, error) {
 }
 
 // offersAll returns why one of the default kinds can't be run.
-func offersAll(d invoker.Driver, kinds whisk.Runtimes) error {
+func offersAll(ctx context.Context, d invoker.Driver, kinds whisk.Runtimes) error {
 	for _, k := range kinds.All() {
 		if !k.Default {
 			continue
 		}
-		if err := d.Offers(k); err != nil {
+		if err := d.Offers(ctx, k); err != nil {
 			return whisk.E(whisk.Unavailable, "", fmt.Errorf("%s: %w", k.Kind, err))
 		}
 	}

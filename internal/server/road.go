@@ -168,7 +168,7 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 	}
 	// Filled by the feeds, which stand further down the road; nothing runs before.
 	r.builtins = map[string]invoker.Builtin{}
-	r.invoker = invoker.New(d, kinds, r.store.Code, s.o.Log,
+	r.invoker = invoker.New(ctx, d, kinds, r.store.Code, s.o.Log,
 		invoker.WithMemory(s.o.Config.Memory),
 		invoker.WithStemCells(s.o.Config.StemCells),
 		invoker.WithAPIHost(s.actionsURL(ctx, r)),

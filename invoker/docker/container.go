@@ -36,6 +36,10 @@ const (
 	endingWait  = time.Second
 )
 
+// imageRights are what images that are not ours get of root's rights: some
+// start as root, put files where they belong, and go on as another user.
+var imageRights = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+
 // box is one container.
 type box struct {
 	d      *Driver
@@ -58,6 +62,9 @@ type box struct {
 // Create implements invoker.Driver.
 func (d *Driver) Create(ctx context.Context, spec invoker.Spec) (_ invoker.Container, err error) {
 	if err := d.ensure(ctx, spec.Image, true); err != nil {
+		if lost(err) || ctx.Err() != nil {
+			return nil, fmt.Errorf("look for image: %w", err)
+		}
 		d.o.Log.Warn("image not there", slog.String("image", spec.Image), slog.Any("err", err))
 		return nil, whisk.E(whisk.Invalid, "create container", fmt.Errorf("Failed to pull container image '%s'.", spec.Image)) //nolint:staticcheck // upstream's wording
 	}
@@ -109,8 +116,7 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 		},
 	}
 	if !c.launch {
-		// Some stock images drop to a user of their own, or bind low ports.
-		host.CapDrop = []string{"NET_RAW", "NET_ADMIN"}
+		host.CapAdd = imageRights
 		cfg.AttachStdout, cfg.AttachStderr = true, true
 		return cfg, host, nil
 	}

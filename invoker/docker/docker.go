@@ -23,11 +23,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/client"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -43,13 +44,18 @@ const (
 	labelOwner    = "millrace.owner"
 )
 
-const lockFile = "lock"
+const (
+	lockFile    = "lock"
+	removeRetry = 200 * time.Millisecond
+)
 
 // Options are the settings of a driver. Dir and Log are required.
 type Options struct {
 	Dir  string // folder for sockets and launchers; made if missing; the daemon must see it under the same path
 	Pull bool   // pull the images of runtimes that are missing
 	Log  *slog.Logger
+
+	progress time.Duration // tests: between two lines about a pull; 0 for the usual
 }
 
 // Driver makes containers with a daemon. It is safe for concurrent use.
@@ -61,14 +67,11 @@ type Driver struct {
 	lock    *os.File // of dir
 	self    string   // this program, which is the native launcher
 
+	mounted sync.Once
+	unseen  error // why nothing of ours can be mounted; set once mounted is done
+
 	mu    sync.Mutex
 	pulls map[string]*pull // under way, by image
-}
-
-// pull is one download that all who want the image wait for.
-type pull struct {
-	done chan struct{}
-	err  error
 }
 
 var _ invoker.Driver = (*Driver)(nil)
@@ -141,86 +144,37 @@ func (d *Driver) Close() error {
 
 // Describe implements invoker.Driver.
 func (d *Driver) Describe() (name, isolation string) {
-	return "docker", "containers of Docker " + d.version + ": no capabilities, no new privileges, memory and processes limited"
+	return "docker", "containers of Docker " + d.version + ": few or no capabilities, no new privileges, memory and processes limited"
 }
 
 // Offers implements invoker.Driver: the image must be there, or be pulled.
 // Actions that bring an image of their own can always be made.
-func (d *Driver) Offers(r whisk.Runtime) error {
+func (d *Driver) Offers(ctx context.Context, r whisk.Runtime) error {
 	if r.Kind == whisk.KindBlackbox {
 		return nil
 	}
-	ctx := context.Background() // the contract has none: a pull takes what it takes
-	return d.ensure(ctx, r.Image.String(), d.o.Pull)
-}
-
-// ensure returns nil when an image is there, after pulling it if it may.
-func (d *Driver) ensure(ctx context.Context, name string, may bool) error {
-	_, err := d.api.ImageInspect(ctx, name)
-	switch {
-	case err == nil:
-		return nil
-	case !errdefs.IsNotFound(err):
+	name := r.Image.String()
+	if err := d.ensure(ctx, name, d.o.Pull); err != nil || r.Launcher == "" {
 		return err
-	case !may:
-		return fmt.Errorf("its image is not here (docker pull %s)", name)
 	}
-	d.mu.Lock()
-	p := d.pulls[name]
-	if p == nil {
-		p = &pull{done: make(chan struct{})}
-		d.pulls[name] = p
-		go func() {
-			// Whoever asked first may leave; the others still wait.
-			p.err = d.pull(context.WithoutCancel(ctx), name)
-			d.mu.Lock()
-			delete(d.pulls, name)
-			d.mu.Unlock()
-			close(p.done)
-		}()
-	}
-	d.mu.Unlock()
-	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	d.mounted.Do(func() { d.unseen = d.tryMount(ctx, name) })
+	return d.unseen
 }
 
-func (d *Driver) pull(ctx context.Context, name string) error {
-	d.o.Log.Info("pulling image", slog.String("image", name))
-	r, err := d.api.ImagePull(ctx, name, image.PullOptions{})
-	if err != nil {
-		return fmt.Errorf("its image can't be pulled: %w", err)
+// tryMount finds out whether the daemon sees our folder, by a container that
+// is never started: launchers are mounted from there.
+func (d *Driver) tryMount(ctx context.Context, name string) error {
+	made, err := d.api.ContainerCreate(ctx,
+		&container.Config{Image: name, Cmd: []string{"none"}, Labels: map[string]string{labelHome: d.o.Dir, labelInstance: d.dir}},
+		&container.HostConfig{Mounts: []mount.Mount{{Type: mount.TypeBind, Source: d.dir, Target: channelDir, ReadOnly: true}}},
+		nil, nil, "")
+	if err == nil {
+		return d.removeContainer(context.WithoutCancel(ctx), made.ID)
 	}
-	defer r.Close()
-	// The daemon tells its progress line by line, and a failure as the last one.
-	last := &tail{}
-	if _, err := io.Copy(last, r); err != nil {
-		return fmt.Errorf("its image can't be pulled: %w", err)
+	if strings.Contains(err.Error(), "bind source path does not exist") {
+		return fmt.Errorf("the Docker daemon does not find %s: it must be on the daemon's machine, and have the same path there", d.o.Dir)
 	}
-	if s := last.String(); strings.Contains(s, `"errorDetail"`) {
-		return fmt.Errorf("its image can't be pulled: %s", s)
-	}
-	d.o.Log.Info("image pulled", slog.String("image", name))
-	return nil
-}
-
-// tail keeps the last kilobyte of what is written to it.
-type tail struct{ b []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.b = append(t.b, p...)
-	if len(t.b) > 1024 {
-		t.b = t.b[len(t.b)-1024:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	lines := strings.Split(strings.TrimSpace(string(t.b)), "\n")
-	return lines[len(lines)-1]
+	return fmt.Errorf("a container cannot be made: %w", err)
 }
 
 // Sweep implements invoker.Driver.
@@ -262,11 +216,27 @@ func alive(dir string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
 }
 
+// lost reports whether err says that the daemon is gone, or went meanwhile.
+func lost(err error) bool {
+	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// removeContainer waits for a daemon that does not answer, as one that is being
+// restarted, until ctx ends.
 func (d *Driver) removeContainer(ctx context.Context, id string) error {
-	err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	// Gone already, or somebody else is at it: both are what was wanted.
-	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
-		return nil
+	for {
+		err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		switch {
+		// Gone already, or somebody else is at it: both are what was wanted.
+		case err == nil, errdefs.IsNotFound(err), errdefs.IsConflict(err):
+			return nil
+		case !lost(err):
+			return fmt.Errorf("remove container %s: %w", id, err)
+		}
+		select {
+		case <-time.After(removeRetry):
+		case <-ctx.Done():
+			return fmt.Errorf("remove container %s: %w", id, err)
+		}
 	}
-	return fmt.Errorf("remove container %s: %w", id, err)
 }

@@ -98,7 +98,14 @@ func TestSweep(t *testing.T) {
 	if n, err := alive.Sweep(t.Context()); err != nil || n != 0 {
 		t.Errorf("swept %d containers of a driver that lives, %v", n, err)
 	}
+	other := newDriver(t, t.TempDir()) // of a server with another data folder
+	if n, err := other.Sweep(t.Context()); err != nil || n != 0 {
+		t.Errorf("swept %d containers of another server, %v", n, err)
+	}
 	dead.lock.Close() // the process died
+	if n, err := other.Sweep(t.Context()); err != nil || n != 0 {
+		t.Errorf("swept %d containers of another server that died, %v", n, err)
+	}
 	if n, err := alive.Sweep(t.Context()); err != nil || n != 1 {
 		t.Errorf("swept %d containers of a dead driver, %v, want 1", n, err)
 	}
@@ -114,7 +121,7 @@ func TestMissingImage(t *testing.T) {
 	if !errors.Is(err, whisk.Invalid) || whisk.Message(err) != "Failed to pull container image 'localhost:1/none:1'." {
 		t.Errorf("Create = %v, want Invalid with upstream's text", err)
 	}
-	if err := d.Offers(whisk.Runtime{Kind: "x:1", Image: whisk.Image{Name: "millrace-test/none"}}); err == nil {
+	if err := d.Offers(t.Context(), whisk.Runtime{Kind: "x:1", Image: whisk.Image{Name: "millrace-test/none"}}); err == nil {
 		t.Error("a kind whose image is missing is on offer")
 	}
 }

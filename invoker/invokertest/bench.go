@@ -28,7 +28,7 @@ func Start(t testing.TB, d invoker.Driver, rt whisk.Runtimes, opts ...invoker.Op
 	code := func(context.Context, string) (string, error) { return "", whisk.NotFound }
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	opts = append([]invoker.Option{invoker.WithStemCells(0), invoker.WithDrain(10 * time.Second)}, opts...)
-	b := &Bench{Invoker: invoker.New(d, rt, code, log, opts...), T: t, done: make(chan struct{})}
+	b := &Bench{Invoker: invoker.New(context.Background(), d, rt, code, log, opts...), T: t, done: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	go func() {

@@ -118,7 +118,7 @@ func (f *Fake) Most() int {
 func (f *Fake) Describe() (name, isolation string) { return "fake", "none" }
 
 // Offers implements invoker.Driver.
-func (f *Fake) Offers(r whisk.Runtime) error {
+func (f *Fake) Offers(_ context.Context, r whisk.Runtime) error {
 	if r.Kind != "fake:1" {
 		return errors.New("not a fake kind")
 	}

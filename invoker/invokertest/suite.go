@@ -34,7 +34,7 @@ func (s Suite) Run(t *testing.T) {
 	}
 	for _, r := range s.Runtimes.All() {
 		t.Run(strings.ReplaceAll(r.Kind, ":", "-"), func(t *testing.T) {
-			if err := d.Offers(r); err != nil {
+			if err := d.Offers(t.Context(), r); err != nil {
 				t.Fatalf("%s is not offered: %v", r.Kind, err)
 			}
 			b := Start(t, d, s.Runtimes, invoker.WithMemory(4<<30))

@@ -60,7 +60,7 @@ var languages = map[string]language{
 
 // interpreter returns what runs a launcher for actions of a kind. The first
 // call looks for it; the others wait for that.
-func (d *Driver) interpreter(name, kind string) *interpreter {
+func (d *Driver) interpreter(ctx context.Context, name, kind string) *interpreter {
 	wants := wanted(name, kind)
 	d.mu.Lock()
 	in, ok := d.kinds[name+":"+wants]
@@ -69,7 +69,7 @@ func (d *Driver) interpreter(name, kind string) *interpreter {
 		d.kinds[name+":"+wants] = in
 	}
 	d.mu.Unlock()
-	in.once.Do(func() { in.found, in.err = d.look(name, wants) })
+	in.once.Do(func() { in.found, in.err = d.look(ctx, name, wants) })
 	return in
 }
 
@@ -91,14 +91,14 @@ func wanted(name, kind string) string {
 // would find them, and returns the first that answers from inside a container.
 // To be there is not enough: it may be a script that finds the real one, or lie
 // in a folder that the container's user may not enter, or lack a module.
-func (d *Driver) look(name, wants string) (found, error) {
+func (d *Driver) look(ctx context.Context, name, wants string) (found, error) {
 	if name == launcher.Native {
 		self, err := os.Executable()
 		if err != nil {
 			return found{}, err
 		}
 		in := found{path: self, expose: []string{self}}
-		return in, d.try(in, name)
+		return in, d.try(ctx, in, name)
 	}
 	l, ok := languages[name]
 	if !ok {
@@ -111,7 +111,7 @@ func (d *Driver) look(name, wants string) (found, error) {
 	var failed []string
 	var seen []string
 	for _, path := range paths {
-		in, err := d.ask(path, l)
+		in, err := d.ask(ctx, path, l)
 		if err == nil && slices.Contains(seen, in.path) {
 			continue // another name of one that was tried
 		}
@@ -120,7 +120,7 @@ func (d *Driver) look(name, wants string) (found, error) {
 			err = l.fits(in.version, wants)
 		}
 		if err == nil {
-			err = d.try(in, name)
+			err = d.try(ctx, in, name)
 		}
 		if err == nil {
 			d.log.Debug("interpreter found", slog.String("launcher", name), slog.String("path", in.path), slog.String("version", in.version))
@@ -158,8 +158,8 @@ func (d *Driver) candidates(l language, wants string) []string {
 }
 
 // ask runs a program to learn where the interpreter is that it stands for.
-func (d *Driver) ask(path string, l language) (found, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), d.patience) // Offers has none
+func (d *Driver) ask(ctx context.Context, path string, l language) (found, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, l.ask...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NODE_OPTIONS=") })
@@ -170,7 +170,7 @@ func (d *Driver) ask(path string, l language) (found, error) {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return found{}, fmt.Errorf("it did not answer within %v", d.patience)
 	case err != nil:
 		return found{}, fmt.Errorf("it does not run: %s", cmp.Or(lastLine(string(errs)), err.Error()))
@@ -222,8 +222,8 @@ func (l language) fits(version, wants string) error {
 }
 
 // try starts a container and waits until its launcher answers.
-func (d *Driver) try(in found, name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), d.patience) // Offers has none
+func (d *Driver) try(ctx context.Context, in found, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	c, err := d.launch(in, invoker.Spec{Launcher: name, Memory: 128})
 	if err != nil {

@@ -47,7 +47,7 @@ func TestOffersOnlyWhatWorks(t *testing.T) {
 			dir := script(t, tt.text)
 			t.Setenv("PATH", dir+":"+path)
 			d := newDriver(t, Options{})
-			if err := d.Offers(python); err != nil {
+			if err := d.Offers(t.Context(), python); err != nil {
 				t.Errorf("with a good one after it: %v", err)
 			}
 			b := invokertest.Start(t, d, invoker.DefaultRuntimes())
@@ -56,7 +56,7 @@ func TestOffersOnlyWhatWorks(t *testing.T) {
 
 			t.Setenv("PATH", dir)
 			d = newDriver(t, Options{folders: []string{}})
-			err := d.Offers(python)
+			err := d.Offers(t.Context(), python)
 			if err == nil || !strings.HasPrefix(err.Error(), dir+"/python3: ") || !strings.Contains(err.Error(), tt.why) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("alone: %v, want one line with %q", err, tt.why)
 			}
@@ -71,7 +71,7 @@ func TestNoInterpreter(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()+":not/absolute:")
 	d := newDriver(t, Options{folders: []string{}})
 	for launcher, want := range map[string]string{"python": "python3 is not installed", "node": "node is not installed", "perl": `there is no launcher "perl"`} {
-		if err := d.Offers(whisk.Runtime{Kind: "x:1", Launcher: launcher}); err == nil || err.Error() != want {
+		if err := d.Offers(t.Context(), whisk.Runtime{Kind: "x:1", Launcher: launcher}); err == nil || err.Error() != want {
 			t.Errorf("Offers with launcher %s = %v, want %s", launcher, err, want)
 		}
 	}
@@ -89,9 +89,9 @@ func TestInterpreterHangs(t *testing.T) {
 			d := newDriver(t, Options{folders: []string{}, patience: 200 * time.Millisecond})
 			l := languages["python"]
 			paths := d.candidates(l, "3")[:1]
-			in, err := d.ask(paths[0], l)
+			in, err := d.ask(t.Context(), paths[0], l)
 			if err == nil {
-				err = d.try(in, "python")
+				err = d.try(t.Context(), in, "python")
 			}
 			if err == nil || err.Error() != tt.why {
 				t.Errorf("error = %v, want %s", err, tt.why)
@@ -109,7 +109,7 @@ func TestInterpreterInPrivateFolder(t *testing.T) {
 		private = t.TempDir() // not root: every folder it can read is its own
 	}
 	t.Cleanup(func() { os.RemoveAll(private) })
-	real := newDriver(t, Options{}).interpreter("python", "python:3")
+	real := newDriver(t, Options{}).interpreter(t.Context(), "python", "python:3")
 	if real.err != nil {
 		t.Fatal(real.err)
 	}

@@ -93,11 +93,11 @@ func TestIsolation(t *testing.T) {
 func TestOffers(t *testing.T) {
 	d := newDriver(t, Options{})
 	for _, r := range invoker.DefaultRuntimes().All() {
-		if err := d.Offers(r); err != nil {
+		if err := d.Offers(t.Context(), r); err != nil {
 			t.Errorf("Offers(%s) = %v", r.Kind, err)
 		}
 	}
-	if err := d.Offers(whisk.Runtime{Kind: whisk.KindBlackbox}); err == nil {
+	if err := d.Offers(t.Context(), whisk.Runtime{Kind: whisk.KindBlackbox}); err == nil {
 		t.Error("images are offered")
 	}
 }

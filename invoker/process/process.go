@@ -223,19 +223,19 @@ func (d *Driver) Describe() (name, isolation string) {
 func (d *Driver) Isolated() bool { return d.bare == nil }
 
 // Offers implements invoker.Driver.
-func (d *Driver) Offers(r whisk.Runtime) error {
+func (d *Driver) Offers(ctx context.Context, r whisk.Runtime) error {
 	if r.Launcher == "" {
 		return errors.New("the process driver runs no images")
 	}
-	return d.interpreter(r.Launcher, r.Kind).err
+	return d.interpreter(ctx, r.Launcher, r.Kind).err
 }
 
 // Create implements invoker.Driver.
-func (d *Driver) Create(_ context.Context, spec invoker.Spec) (invoker.Container, error) {
+func (d *Driver) Create(ctx context.Context, spec invoker.Spec) (invoker.Container, error) {
 	if _, err := launcher.Find(spec.Launcher); err != nil {
 		return nil, whisk.E(whisk.Invalid, "create process", err)
 	}
-	in := d.interpreter(spec.Launcher, spec.Kind)
+	in := d.interpreter(ctx, spec.Launcher, spec.Kind)
 	if in.err != nil {
 		return nil, whisk.E(whisk.Unavailable, "create process", in.err)
 	}
