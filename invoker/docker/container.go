@@ -117,6 +117,7 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 	}
 	if !c.launch {
 		host.CapAdd = imageRights
+		host.NetworkMode = container.NetworkMode(d.network)
 		cfg.AttachStdout, cfg.AttachStderr = true, true
 		return cfg, host, nil
 	}
@@ -130,7 +131,10 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 	source, target := filepath.Join(d.dir, p.File), launcherDir+"/"+p.File
 	interpreter := map[string]string{launcher.Python: "python3", launcher.Node: "node"}[p.Name]
 	if p.Name == launcher.Native {
-		source, target = d.self, launcherDir+"/millrace"
+		if source, err = d.program(); err != nil {
+			return nil, nil, err
+		}
+		target = launcherDir + "/millrace"
 		interpreter = target
 	}
 	cfg.Entrypoint = append(p.Command(interpreter, target, spec.Memory), channelDir)

@@ -5,7 +5,8 @@
 // socket for the frames and two pipes for the output is mounted beside it. So
 // neither the network nor the daemon is on the way of a call. An image without
 // a launcher is one that serves /init and /run on port 8080: it is spoken to
-// over the bridge, and its output is attached.
+// over the bridge (or, by a server that is in a container itself, over a network
+// of its own), and its output is attached.
 //
 // Containers are told apart by labels, never by names. Each process that uses
 // the driver holds the lock of a folder of its own; the containers whose
@@ -65,7 +66,7 @@ type Driver struct {
 	version string   // of the daemon, for people
 	dir     string   // this instance's
 	lock    *os.File // of dir
-	self    string   // this program, which is the native launcher
+	network string   // of images that are spoken to over it
 
 	mounted sync.Once
 	unseen  error // why nothing of ours can be mounted; set once mounted is done
@@ -92,6 +93,9 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 	d.version = v.Version
 	if err := d.makeDir(); err != nil {
 		return nil, errors.Join(fmt.Errorf("docker driver: %w", err), api.Close())
+	}
+	if d.network, err = d.ownNetwork(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("docker driver: %w", err), d.Close())
 	}
 	return d, nil
 }
@@ -131,8 +135,7 @@ func (d *Driver) makeDir() error {
 			return err
 		}
 	}
-	d.self, err = os.Executable()
-	return err
+	return nil
 }
 
 // Close lets go of the daemon. Containers that are left are swept by the next
