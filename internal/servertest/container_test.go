@@ -21,7 +21,6 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
-	"github.com/docker/go-connections/nat"
 	"gopkg.in/yaml.v3"
 )
 
@@ -217,18 +216,20 @@ func TestServerInContainer(t *testing.T) {
 	for k, v := range service.Environment {
 		env = append(env, k+"="+v)
 	}
-	port := nat.Port("3233/tcp")
-	id := d.run(&container.Config{Image: server, Env: env, Cmd: service.Command, ExposedPorts: nat.PortSet{port: {}}},
-		&container.HostConfig{
-			Binds: service.Volumes, NetworkMode: container.NetworkMode(own.ID),
-			PortBindings: nat.PortMap{port: []nat.PortBinding{{HostIP: "127.0.0.1"}}},
-		})
+	id := d.run(&container.Config{Image: server, Env: env, Cmd: service.Command},
+		&container.HostConfig{Binds: service.Volumes, NetworkMode: container.NetworkMode(own.ID), PublishAllPorts: true})
 	in, err := d.ContainerInspect(d.Context(), id)
 	d.must(err)
-	if len(in.NetworkSettings.Ports[port]) == 0 {
+	port := ""
+	for _, bound := range in.NetworkSettings.Ports { // the image has one
+		for _, b := range bound {
+			port = b.HostPort
+		}
+	}
+	if port == "" {
 		t.Fatalf("the server has ended:\n%s", d.output(id))
 	}
-	c := &Client{URL: "http://127.0.0.1:" + in.NetworkSettings.Ports[port][0].HostPort, HTTP: &http.Client{}}
+	c := &Client{URL: "http://127.0.0.1:" + port, HTTP: &http.Client{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the server said:\n%s", d.output(id))
