@@ -21,12 +21,21 @@ type cellSet struct {
 	want     int
 	idle     []*worker
 	starting int
-	failures int // in a row
+	failures int       // in a row: it did not start, or ended before anybody took it
+	rest     time.Time // no more are tried before, after too many of these
 }
 
-// maxCellFailures is how often in a row a stem cell may fail to start before
-// no more are tried: the first job of the kind will tell why.
-const maxCellFailures = 3
+const (
+	maxCellFailures = 3 // in a row, before a rest: the first job of the kind will tell why
+	cellRest        = time.Minute
+)
+
+// failed counts a stem cell that nobody could use.
+func (s *cellSet) failed(now time.Time) {
+	if s.failures++; s.failures >= maxCellFailures {
+		s.failures, s.rest = 0, now.Add(cellRest)
+	}
+}
 
 // setCells reads from the runtimes which stem cells to keep.
 func (v *Invoker) setCells() {
@@ -51,7 +60,7 @@ func (v *Invoker) planCells() {
 	}
 	for _, set := range v.cells {
 		memory := int64(set.spec.Memory) << 20
-		for len(set.idle)+set.starting < set.want && set.failures < maxCellFailures &&
+		for len(set.idle)+set.starting < set.want && !time.Now().Before(set.rest) &&
 			v.begun < v.starts && v.used+memory <= v.memory {
 			v.used += memory
 			v.begun++
@@ -71,7 +80,7 @@ func (v *Invoker) makeCell(set *cellSet, memory int64) {
 	switch {
 	case err != nil:
 		v.used -= memory
-		set.failures++
+		set.failed(time.Now())
 		if v.phase == open {
 			v.log.Warn("stem cell not started", slog.String("kind", set.spec.Kind), slog.Any("err", err))
 		}
@@ -79,7 +88,6 @@ func (v *Invoker) makeCell(set *cellSet, memory int64) {
 		v.used -= memory
 		v.busy.Go(func() { v.discard(w) })
 	default:
-		set.failures = 0
 		v.startup[set.spec.Kind] = average(v.startup[set.spec.Kind], time.Since(began))
 		w.cell = set
 		set.idle = append(set.idle, w)
@@ -97,6 +105,7 @@ func (v *Invoker) takeCell(q *queue) *worker {
 	}
 	w := set.idle[0] // the oldest: it has had the most time to settle
 	set.idle = set.idle[1:]
+	set.failures = 0
 	w.cell = nil
 	return w
 }

@@ -22,6 +22,7 @@ const (
 	logTime   = "2006-01-02T15:04:05.000000000Z"
 	maxLine   = 64 << 10 // longer lines are split
 	maxBefore = 64 << 10 // bytes kept of what is written between activations
+	maxDrain  = 1 << 20  // bytes read at once: no pipe holds more unless it is told to
 )
 
 // logbook collects what a container writes, into the activation that it is
@@ -75,11 +76,16 @@ func (l *logbook) close() {
 // follow reads stream i to its end, so that its writer never blocks for long.
 func (l *logbook) follow(i int) {
 	if raw := l.pipes[i]; raw != nil {
-		_ = raw.Read(func(fd uintptr) bool { // ends with the pipe, whatever the reason
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return l.readAll(i, int(fd))
-		})
+		for ended := false; !ended; {
+			err := raw.Read(func(fd uintptr) bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				var dry bool
+				dry, ended = l.readAll(i, int(fd))
+				return !dry || ended
+			})
+			ended = ended || err != nil
+		}
 		return
 	}
 	buf := make([]byte, 32<<10)
@@ -96,23 +102,27 @@ func (l *logbook) follow(i int) {
 	}
 }
 
-// readAll takes what is in the pipe and reports whether its end was reached.
-func (l *logbook) readAll(i, fd int) (ended bool) {
+// readAll takes what is in the pipe and reports whether that was all, and
+// whether its end was reached. Of a pipe that somebody keeps filling it takes
+// what was there at first, and then some.
+func (l *logbook) readAll(i, fd int) (dry, ended bool) {
 	if l.scratch == nil {
 		l.scratch = make([]byte, 32<<10)
 	}
-	for {
+	for taken := 0; taken < maxDrain; {
 		n, err := syscall.Read(fd, l.scratch)
 		switch {
 		case n > 0:
 			l.add(i, l.scratch[:n])
+			taken += n
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return false
+			return true, false
 		default:
-			return true
+			return true, true
 		}
 	}
+	return false, false
 }
 
 // open begins an activation that may keep limit bytes of lines; 0 for none.
@@ -151,7 +161,7 @@ func (l *logbook) drainPipes() {
 // takeMarked is take for streams: it waits until both have shown the end mark.
 // Without marks it waits until they are quiet.
 func (l *logbook) takeMarked(marked bool) (lines []string, complete bool) {
-	quiet, longest := logsQuiet, time.Time{}
+	quiet, longest := logsQuiet, time.Now().Add(logsLongest)
 	if !marked {
 		quiet, longest = 10*time.Millisecond, time.Now().Add(100*time.Millisecond)
 	}
@@ -159,7 +169,7 @@ func (l *logbook) takeMarked(marked bool) (lines []string, complete bool) {
 	defer timer.Stop()
 	l.mu.Lock()
 	for {
-		if l.ends[0] > 0 && l.ends[1] > 0 || !longest.IsZero() && time.Now().After(longest) {
+		if l.ends[0] > 0 && l.ends[1] > 0 || time.Now().After(longest) {
 			break
 		}
 		changed := l.changed

@@ -153,3 +153,48 @@ func TestLogsOfStreams(t *testing.T) {
 		l.close()
 	})
 }
+
+// Of a pipe that is never empty an activation gets its share, and an end.
+func TestLogsOfAFlood(t *testing.T) {
+	var endless [2]*os.File
+	for i := range endless {
+		var err error
+		if endless[i], err = os.Open("/dev/zero"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := newLogbook(endless[0], endless[1])
+	l.open(100<<10, true)
+	if got := texts(l.take()); len(got) < 2 || !strings.HasPrefix(got[0], "std") || !strings.HasSuffix(got[len(got)-1], fmt.Sprintf(textLogsCut, 100<<10)) {
+		t.Errorf("%d lines: %.100q", len(got), got)
+	}
+	l.close()
+}
+
+// An image whose children write without end is not waited for without end.
+func TestMarksOfAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out, w := io.Pipe()
+		none, w2 := io.Pipe()
+		l := newLogbook(out, none)
+		l.open(1000, false)
+		flood := time.NewTicker(time.Second)
+		defer flood.Stop()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range flood.C {
+				if _, err := io.WriteString(w, "more\n"); err != nil {
+					return
+				}
+			}
+		}()
+		began := time.Now()
+		if _, complete := l.takeMarked(true); complete || time.Since(began) > 2*logsLongest {
+			t.Errorf("complete = %v after %v", complete, time.Since(began))
+		}
+		l.close()
+		<-done
+		w2.Close()
+	})
+}

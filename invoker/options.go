@@ -25,7 +25,8 @@ const (
 	patience      = 100 * time.Millisecond // how much older than its own next job a starving action's must be for a container to be given up
 	endingWait    = 200 * time.Millisecond // for a driver to say how a container ended
 	pauseTimeout  = 10 * time.Second
-	logsQuiet     = 2 * time.Second // without a line before end marks are given up
+	logsQuiet     = 2 * time.Second  // without a line before end marks are given up
+	logsLongest   = 10 * time.Second // the same, however many lines there are
 )
 
 type settings struct {

@@ -99,7 +99,13 @@ func (v *Invoker) pump() {
 	}
 	if unmet {
 		v.lookAgain()
+		return
 	}
+	for _, q := range v.hungry { // nobody waits any more
+		q.hungry = false
+	}
+	v.hungry = v.hungry[:0]
+	v.planCells()
 }
 
 // lookAgain has pump called when jobs that run have run for longer: how long
@@ -245,6 +251,7 @@ func (v *Invoker) start(spec Spec) (*worker, error) {
 	w.logs = newLogbook(c.Logs())
 	ctx, cancel := context.WithTimeout(v.base, startTimeout)
 	defer cancel()
+	defer context.AfterFunc(v.base, w.speak.close)() // nobody waits for it after the end
 	if err := w.speak.ready(ctx); err != nil {
 		lines := w.logs.take()
 		v.discard(w)
@@ -347,6 +354,9 @@ func (v *Invoker) remove(w *worker, why string) {
 	delete(v.all, w)
 	if w.cell != nil {
 		w.cell.idle = without(w.cell.idle, w)
+		if why == "ended" {
+			w.cell.failed(time.Now())
+		}
 	}
 	if q := w.q; q != nil {
 		q.idle = without(q.idle, w)

@@ -1,8 +1,10 @@
 package invoker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -29,7 +31,7 @@ type entry struct {
 	job     whisk.Job
 	arrived time.Time
 	place   uint64            // in the order of arrival over all queues
-	moved   bool              // it was put back once: a second time is a failure
+	again   bool              // its /init found a dead container once: a second time is a failure
 	inv     *whisk.Invocation // set once it has begun
 	beginning
 }
@@ -49,7 +51,6 @@ type queue struct {
 	idle     []*worker // the one used last is last
 	starting int
 	working  int
-	retired  int // containers that work and will not come back
 
 	mean    time.Duration // how long a job holds a container, by a moving average
 	calm    time.Duration // the same, of jobs that did not share a processor
@@ -148,7 +149,7 @@ func imageName(image string) string {
 }
 
 // have returns how many containers serve q or soon will.
-func (q *queue) have() int { return q.starting + q.working + len(q.idle) - q.retired }
+func (q *queue) have() int { return q.starting + q.working + len(q.idle) }
 
 // want returns how many more containers q should have: enough that no job
 // waits longer than a start takes, unless those that it has will serve it
@@ -257,12 +258,13 @@ func (f *fifo) pop() *entry {
 	return e
 }
 
-// unpop puts e before all others.
-func (f *fifo) unpop(e *entry) {
-	if f.head > 0 {
+// put puts e back where it belongs by its arrival: mostly before all others.
+func (f *fifo) put(e *entry) {
+	i, _ := slices.BinarySearchFunc(f.all(), e.place, func(o *entry, place uint64) int { return cmp.Compare(o.place, place) })
+	if i == 0 && f.head > 0 {
 		f.head--
 		f.list[f.head] = e
 		return
 	}
-	f.list = append([]*entry{e}, f.list...)
+	f.list = slices.Insert(f.list, f.head+i, e)
 }

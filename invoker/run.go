@@ -105,7 +105,7 @@ func (v *Invoker) attempt(w *worker, q *queue, e *entry) fate {
 		t.limit = time.Duration(whisk.TimeoutRange.Std) * time.Millisecond
 	}
 	err = v.perform(w, &t, value, env)
-	if errors.Is(err, errUnsent) && !e.moved {
+	if err != nil {
 		return v.putBack(q, e)
 	}
 	if v.stopped() && t.lost {
@@ -126,22 +126,23 @@ func (v *Invoker) keyOfBegun(q *queue, e *entry, env map[string]string) key {
 	return k
 }
 
-// putBack lets e wait for another container: this one never saw it.
+// putBack lets e wait for another container: this one never saw it, and is
+// dropped.
 func (v *Invoker) putBack(q *queue, e *entry) fate {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e.moved = true
 	return v.move(q, e, false)
 }
 
-// move puts e at the front of q, or hands it back if the invoker stops.
+// move puts e back into q, or hands it back if the invoker stops.
 func (v *Invoker) move(q *queue, e *entry, keep bool) fate {
 	if v.phase == closed {
 		v.forget(q)
 		return fate{err: whisk.E(whisk.Unavailable, "run action", errStopped), keep: keep}
 	}
-	q.waiting.unpop(e)
+	q.waiting.put(e)
 	v.noteHungry(q)
+	v.pump()
 	return fate{moved: true, keep: keep}
 }
 
@@ -167,8 +168,9 @@ type run struct {
 	response
 }
 
-// perform loads the code if need be and calls it. It returns errUnsent if the
-// container was gone before it could have seen anything.
+// perform loads the code if need be and calls it. It returns an error if t has
+// no response because the container was gone before it could have seen
+// anything: another one may be tried.
 func (v *Invoker) perform(w *worker, t *run, value json.RawMessage, env map[string]string) error {
 	a, inv := &t.e.job.Runnable.Action, t.e.inv
 	c := call{
@@ -231,7 +233,8 @@ func (v *Invoker) load(w *worker, t *run, a *whisk.Action, env map[string]string
 	t.end = time.Now()
 	t.load = t.end.Sub(t.start)
 	switch {
-	case errors.Is(err, errUnsent) && !t.e.moved:
+	case errors.Is(err, errUnsent) && !t.e.again:
+		t.e.again = true
 		return false, err
 	case errors.Is(err, errTimeout):
 		t.late, t.lost = true, true

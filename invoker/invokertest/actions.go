@@ -37,6 +37,10 @@ var sources = map[string]map[string]string{
 		"node":   "function main() { for (let i = 0; i < 12; i++) console.log('x'.repeat((1 << 20) - 1)); return { done: true } }",
 		"native": "#!/bin/sh\nhead -c 12582912 /dev/zero | tr '\\0' x\necho\necho '{\"done\":true}'\n",
 	},
+	"flood": { // goes on after the answer
+		"python": "import subprocess\ndef main(args):\n    for i in range(3): subprocess.Popen(['sh', '-c', 'yes | head -c 30000000'])\n    return {}\n",
+		"node":   "const { spawn } = require('child_process'); function main() { for (let i = 0; i < 3; i++) spawn('sh', ['-c', 'yes | head -c 30000000'], { stdio: 'inherit' }); return {} }",
+	},
 	"2 MB result": {
 		"python": "def main(args):\n    return {'s': 'x' * (2 << 20)}\n",
 		"node":   "function main() { return { s: 'x'.repeat(2 << 20) } }",

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -31,6 +32,7 @@ type Fake struct {
 	most    int
 	failure error
 	gate    chan struct{}
+	mute    bool
 }
 
 // Action is what a fake action does. What it returns is its answer; it may
@@ -92,6 +94,33 @@ func (f *Fake) Hold() (release func()) {
 	})
 }
 
+// Mute makes containers made from now on answer nothing.
+func (f *Fake) Mute() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mute = true
+}
+
+// Sever ends all containers, in such a way that only who writes to one learns
+// of it.
+func (f *Fake) Sever() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.live {
+		c.severed.Store(true)
+		c.ends[0][0].Close()
+	}
+}
+
+// End ends all containers.
+func (f *Fake) End() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.live {
+		c.ends[0][0].Close()
+	}
+}
+
 // Created returns what was made so far, in order.
 func (f *Fake) Created() []invoker.Spec {
 	f.mu.Lock()
@@ -147,7 +176,7 @@ func (f *Fake) Create(ctx context.Context, spec invoker.Spec) (invoker.Container
 	}
 	c := &fakeContainer{
 		f: f, spec: spec, id: fmt.Sprint("fake-", len(f.created)+1),
-		done: make(chan struct{}), paused: make(chan struct{}), state: map[string]int{},
+		done: make(chan struct{}), mute: f.mute, paused: make(chan struct{}), state: map[string]int{},
 	}
 	close(c.paused)
 	for i := range c.ends {
@@ -177,6 +206,9 @@ type fakeContainer struct {
 	once  sync.Once
 	state map[string]int
 	act   Action
+	mute  bool
+
+	severed atomic.Bool // it has ended, and Done does not tell
 
 	mu     sync.Mutex
 	paused chan struct{} // open while it is paused
@@ -238,6 +270,10 @@ func (c *fakeContainer) serve() {
 	in := launcher.NewReader(c.ends[0][0])
 	for {
 		k, body, _, err := in.Next(8 << 20)
+		if err != nil && c.severed.Load() || c.mute {
+			<-c.ctx.Done()
+			return
+		}
 		if err != nil {
 			return
 		}

@@ -47,6 +47,7 @@ func (s Suite) Run(t *testing.T) {
 				{"warm", kit.warm},
 				{"logs", kit.logs},
 				{"many logs", kit.manyLogs},
+				{"floods", kit.floods},
 				{"big result", kit.bigResult},
 				{"timeouts", kit.timeouts},
 				{"exits", kit.exits},
@@ -203,6 +204,13 @@ func (k kit) manyLogs() {
 			k.Error("the container was not kept")
 		}
 	})
+}
+
+// floods has an action whose children write on after it has answered.
+func (k kit) floods() {
+	for range 2 {
+		k.call("flood", `{}`, whisk.Success, `{}`)
+	}
 }
 
 func heap() int64 {

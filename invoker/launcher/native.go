@@ -25,6 +25,7 @@ const (
 	// maxResult is how much of the last line is kept. Of what is longer only
 	// the length matters.
 	maxResult = 1<<20 + 1
+	maxDrain  = 1 << 20 // bytes read at once: no pipe holds more unless it is told to
 
 	noProgram = "The action failed to generate or locate a binary. See logs for details."
 	badResult = "The action did not return a dictionary or array."
@@ -291,7 +292,16 @@ func (n *native) call(value []byte) (line []byte, size int, err error) {
 		return nil, 0, err
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = raw.Read(func(fd uintptr) bool { return last.drain(int(fd)) }) })
+	wg.Go(func() {
+		for ended := false; !ended; {
+			err := raw.Read(func(fd uintptr) bool {
+				var dry bool
+				dry, ended = last.drain(int(fd))
+				return !dry || ended
+			})
+			ended = ended || err != nil
+		}
+	})
 	err = cmd.Wait()
 	_ = raw.Control(func(fd uintptr) { last.drain(int(fd)) })
 	r.Close()
@@ -317,22 +327,26 @@ type lastLine struct {
 	full bool   // it has ended
 }
 
-// drain reads what there is and reports whether the end was reached.
-func (l *lastLine) drain(fd int) bool {
+// drain reads what there is and reports whether that was all, and whether the
+// end was reached. Of a pipe that somebody keeps filling it takes what was
+// there at first, and then some.
+func (l *lastLine) drain(fd int) (dry, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for {
+	for taken := 0; taken < maxDrain; {
 		m, err := syscall.Read(fd, l.buf[:])
 		switch {
 		case m > 0:
 			l.add(l.buf[:m])
+			taken += m
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return false
+			return true, false
 		default:
-			return true
+			return true, true
 		}
 	}
+	return false, false
 }
 
 func (l *lastLine) add(data []byte) {
