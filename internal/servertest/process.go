@@ -45,6 +45,9 @@ type Process struct {
 	Data string   // its data folder
 	Args []string // beyond serve, --data and --listen
 	Env  []string // beyond the test's own
+	// Group makes the server the leader of a process group, as a shell does, so
+	// that a terminal's Ctrl-C can be had: Interrupt sends it to all of the group.
+	Group bool
 
 	t    testing.TB
 	bin  string
@@ -89,6 +92,7 @@ func (p *Process) Launch(env ...string) {
 	cmd.Env = append(append(os.Environ(), p.Env...), env...)
 	p.out = &lockedBuffer{}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: p.Group}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -135,6 +139,10 @@ func (p *Process) Stop() int {
 	_ = p.Signal(syscall.SIGTERM)
 	return p.Wait()
 }
+
+// Interrupt is Ctrl-C on the server's terminal: whatever it started and left in
+// its group gets it as well. It needs Group.
+func (p *Process) Interrupt() error { return syscall.Kill(-p.PID(), syscall.SIGINT) }
 
 // Signal sends the server a signal.
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }

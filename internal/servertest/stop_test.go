@@ -19,8 +19,11 @@ import (
 // its caller get to their end, and the server ends with 0.
 func TestStop(t *testing.T) {
 	for _, driver := range servertest.Drivers() {
-		for name, sig := range map[string]os.Signal{"Ctrl-C": os.Interrupt, "SIGTERM": syscall.SIGTERM} {
-			t.Run(driver+"/"+name, func(t *testing.T) { stopWhileRunning(t, driver, sig) })
+		for name, stop := range map[string]func(*servertest.Process) error{
+			"Ctrl-C":  (*servertest.Process).Interrupt,
+			"SIGTERM": func(p *servertest.Process) error { return p.Signal(syscall.SIGTERM) },
+		} {
+			t.Run(driver+"/"+name, func(t *testing.T) { stopWhileRunning(t, driver, stop) })
 		}
 	}
 }
@@ -30,9 +33,10 @@ func slow(sink *servertest.Sink, seconds string) string {
 	return strings.Replace(sink.SinkAction("slow"), "    return", "    import time\n    time.sleep("+seconds+")\n    return", 1)
 }
 
-func stopWhileRunning(t *testing.T, driver string, sig os.Signal) {
+func stopWhileRunning(t *testing.T, driver string, stop func(*servertest.Process) error) {
 	sink := servertest.NewSink(t, driver == "docker")
 	p := newProcess(t, driver)
+	p.Group = true
 	p.Start()
 	p.PutAction(t, "slow", "python:3", slow(sink, "1"))
 	p.PutRule(t, "on-slow", "begin", "slow", nil)
@@ -47,7 +51,7 @@ func stopWhileRunning(t *testing.T, driver string, sig os.Signal) {
 	}()
 	p.Must(t, http.StatusAccepted, "POST", entities+"triggers/begin", `{"n":8}`, nil)
 	servertest.Eventually(t, time.Minute, "both runs have begun", func() bool { return len(sink.Runs()) == 2 })
-	if err := p.Signal(sig); err != nil {
+	if err := stop(p); err != nil {
 		t.Fatal(err)
 	}
 	if code := p.Wait(); code != 0 {
