@@ -88,6 +88,7 @@ type Journal struct {
 	pending          []judgedAt  // Judged of messages that are not flushed yet
 	volume           volume      // bytes since Low
 	stored           int64       // bytes of the stream, about
+	wanted           int64       // bytes that whoever waits for room needs, until something is written
 	last             [streams]uint64
 	average          int64         // bytes of an event in the archive, about
 	eased            chan struct{} // closed and replaced when there may be room again

@@ -10,10 +10,14 @@ import (
 type metrics struct {
 	entries  map[whisk.EntryKind]prometheus.Counter
 	messages prometheus.Counter
-	carries  prometheus.Counter
-	waits    prometheus.Counter
-	deadLost prometheus.Counter
-	rebuilds prometheus.Counter
+	bytes    prometheus.Counter
+	replayed prometheus.Gauge // by the start
+
+	replayedBytes prometheus.Gauge
+	carries       prometheus.Counter
+	waits         prometheus.Counter
+	deadLost      prometheus.Counter
+	rebuilds      prometheus.Counter
 
 	byKind *prometheus.CounterVec
 }
@@ -28,6 +32,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		entries:  map[whisk.EntryKind]prometheus.Counter{},
 		messages: count("messages_total", "Messages written to JOURNAL and CALLS."),
+		bytes:    count("bytes_total", "Bytes of entries written to JOURNAL."),
 		carries:  count("carries_total", "Matches carried to the end of the journal."),
 		waits:    count("waits_total", "Times that verdicts waited because too much was undone."),
 		deadLost: count("dead_letters_lost_total", "Dead letters pushed out of their full stream."),
@@ -36,6 +41,12 @@ func newMetrics() *metrics {
 	for _, k := range kinds[1:] {
 		m.entries[k] = entries.WithLabelValues(string(k))
 	}
+	m.replayed = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "millrace", Subsystem: "journal", Name: "replayed_messages", Help: "Messages that the start has read to find out what is undone.",
+	})
+	m.replayedBytes = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "millrace", Subsystem: "journal", Name: "replayed_bytes", Help: "Bytes of these messages.",
+	})
 	m.byKind = entries
 	return m
 }
@@ -56,7 +67,7 @@ func (m *metrics) register(r prometheus.Registerer, j *Journal) {
 		}
 	}
 	r.MustRegister(
-		m.byKind, m.messages, m.carries, m.waits, m.deadLost, m.rebuilds,
+		m.byKind, m.messages, m.bytes, m.replayed, m.replayedBytes, m.carries, m.waits, m.deadLost, m.rebuilds,
 		gauge("undone", "Matches and invocations that are not done.", locked(func() int64 { return int64(j.ledger.undone) })),
 		gauge("undone_bytes", "Bytes of their bodies, about.", locked(func() int64 { return j.ledger.bytes })),
 		gauge("held_bytes", "Bytes of the journal that a start would read.", locked(j.held)),

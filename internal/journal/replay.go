@@ -136,6 +136,8 @@ func (j *Journal) replayFrom(ctx context.Context, last uint64) error {
 				return err
 			}
 			first = false
+			j.met.replayed.Inc()
+			j.met.replayedBytes.Add(float64(len(msgs[i].Data)))
 		}
 		next = msgs[len(msgs)-1].Seq + 1
 		// Done is done: everything here was put on stable storage at start.

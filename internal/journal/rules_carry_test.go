@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -262,6 +265,91 @@ func TestRule15StartsAndRecordsWaitForATrimWhenTheStreamIsFull(t *testing.T) {
 	j.append(startOf(&evs[0], 1))
 	if refused <= 10 {
 		t.Errorf("%d publishes", refused)
+	}
+}
+
+// A message may be larger than what the thresholds keep free on a small disk:
+// the trim makes the room that it takes.
+func TestRule15ALargeMessageFindsRoomInASmallJournal(t *testing.T) {
+	const limit = 256 << 10
+	b := newFakeBus(limit)
+	b.streams[bus.StreamEvents].limit = 1 << 30
+	j := openOn(t, b, testOptions(t))
+	evs := b.accept(t, someEvents(0, 1)...)
+	j.judgeAll(evs...)
+	held := func() int64 {
+		st, _ := b.State(t.Context(), bus.StreamJournal)
+		return st.Bytes
+	}
+	// All done, and just below where a trim begins by itself.
+	for held() < limit*15/16-1024 {
+		j.durable(recordOf(&evs[0], 1, whisk.Success))
+	}
+	large := recordOf(&evs[0], 1, whisk.Success)
+	large.Record.Result = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", limit/8))
+	j.append(large)
+	if held() > limit {
+		t.Errorf("%d bytes are held, of %d", held(), limit)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.wanted != 0 {
+		t.Errorf("room for %d bytes is still wanted", j.wanted)
+	}
+}
+
+// Starts and records may not take the room that carries need: those go first,
+// and make room for all. Else a small journal fills up while its oldest match
+// is undone, and nobody can carry that any more.
+func TestRule15RoomIsKeptForCarries(t *testing.T) {
+	const limit = 1 << 20
+	b := newFakeBus(limit)
+	b.streams[bus.StreamEvents].limit = 1 << 30
+	j := opened(t, b, testOptions(t))
+	ev := b.accept(t, anEvent(1))[0]
+	v := judge(&ev, theRule)
+	v.Size = limit / 8
+	j.ledger.apply(&stored{Entry: whisk.Entry{Kind: whisk.EntryVerdict, Verdict: &v}}, at(inJournal, 1, 0), 0)
+	j.stored = limit - limit/8
+	b.after = func(m *bus.Message) error {
+		entries, err := decodeEntries(m.Data)
+		if err == nil && entries[0].Kind == whisk.EntryCarry {
+			go func() { // the trim comes by
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				j.stored = limit / 8
+				j.ease()
+			}()
+		}
+		return err
+	}
+	record, err := j.request(t.Context(), []whisk.Entry{recordOf(&ev, 1, whisk.WhiskError)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	carry, err := j.oldest(t.Context(), ev.Seq+1, 0)
+	if err != nil || len(carry.parts) != 1 {
+		t.Fatalf("%d carries, %v, want 1", len(carry.parts), err)
+	}
+	var wg sync.WaitGroup
+	for i, r := range []*request{record, carry} {
+		wg.Go(func() {
+			if err := j.writer.write(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		})
+		eventually(t, "it is in the inbox", func() bool {
+			j.writer.mu.Lock()
+			defer j.writer.mu.Unlock()
+			return len(j.writer.inbox) == i+1
+		})
+	}
+	if err := j.writer.drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if carry.seq != 1 || record.seq != 2 {
+		t.Errorf("the carry is message %d and the record %d, want the carry first", carry.seq, record.seq)
 	}
 }
 

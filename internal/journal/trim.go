@@ -25,13 +25,17 @@ func (j *Journal) trim(ctx context.Context) error {
 	j.mu.Lock()
 	j.stored = st.Bytes
 	upTo := j.low() - 1
+	// Whoever waits may need more than what is kept free. He is given more than
+	// he wants: the next one shall not wait as well.
+	from := min(j.share(trimFrom), j.limit-j.wanted)
+	until := from - j.share(trimFrom-trimUntil)
 	j.mu.Unlock()
 	upTo = min(upTo, st.Last, j.index.reached(inJournal))
 	target, err := firstAfter(ctx, j.bus, bus.StreamJournal, st.First, upTo, time.Now().Add(-keepFor))
 	if err != nil {
 		return err
 	}
-	if over := st.Bytes - j.share(trimUntil); st.Bytes > j.share(trimFrom) {
+	if over := st.Bytes - until; st.Bytes > from {
 		// Messages are of all sizes: go by the mean, and look again next time.
 		each := max(st.Bytes/int64(st.Messages), 1)
 		target = max(target, st.First+uint64(over/each)+1)
@@ -50,7 +54,7 @@ func (j *Journal) trim(ctx context.Context) error {
 	j.stored = after.Bytes
 	j.ease()
 	j.mu.Unlock()
-	if after.Bytes > j.share(trimFrom) && after.First < upTo {
+	if after.Bytes > from && after.First < upTo {
 		j.wakeKeeper()
 	}
 	return nil

@@ -143,6 +143,13 @@ func (w *writer) drain(ctx context.Context) error {
 			w.finish(batch, 0, err)
 			return nil // ctx has ended
 		}
+		if err := w.admit(ctx, batch); err != nil {
+			w.finish(batch, 0, err)
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
 		if err := w.put(ctx, batch); err != nil {
 			return err
 		}
@@ -273,14 +280,16 @@ func (w *writer) publish(ctx context.Context, m bus.Message) (uint64, error) {
 		if !full && try >= maxTries {
 			return 0, fmt.Errorf("write %s: %w", streamNames[w.stream], err)
 		}
-		if full {
+		var eased <-chan struct{}
+		if full && w.stream == inJournal {
 			// Our own thresholds should have come first. The entries that are
 			// on their way can't be taken back: they wait for the trim.
-			w.j.wakeKeeper()
+			eased = w.j.want(int64(len(m.Data)) + 2*messageOverhead)
 		}
 		w.j.log.WarnContext(ctx, "journal write tried again", slog.String("stream", streamNames[w.stream]), slog.Any("err", err))
 		select {
 		case <-ctx.Done():
+		case <-eased: // there may be room again
 		case <-time.After(w.j.pace.retry):
 		}
 	}
@@ -385,6 +394,8 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 	if stream == inJournal {
 		j.volume.add(seq, len(data))
 		j.stored += int64(len(data)) + messageOverhead
+		j.wanted = 0
+		j.met.bytes.Add(float64(len(data)))
 		if !carries {
 			j.ledger.filled += int64(len(data))
 		}
