@@ -64,10 +64,14 @@ func start(ctx context.Context, c config.Config, ready func(cli.Ready)) error {
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return err
 	}
-	s, err := server.New(ctx, server.Options{
-		Config: c, Version: version, Built: built, Fault: fault(),
+	o := server.Options{
+		Config: c, Version: version, Built: built,
 		Log: telemetry.NewLogger(os.Stderr, telemetry.Format(c.LogFormat), level),
-	})
+	}
+	if err := forTests(&o); err != nil {
+		return err
+	}
+	s, err := server.New(ctx, o)
 	if err != nil {
 		return err
 	}

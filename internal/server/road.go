@@ -74,7 +74,11 @@ func (s *Server) openStore(ctx context.Context, r *road) error {
 		durability = bus.Process
 		r.notes = append(r.notes, "durability is process: what is accepted survives kill -9, not the loss of power")
 	}
-	b, err := bus.Open(ctx, bus.Options{Dir: s.home.dir, Durability: durability, Log: s.o.Log, Metrics: s.metrics})
+	limit := s.o.StreamLimit
+	b, err := bus.Open(ctx, bus.Options{
+		Dir: s.home.dir, Durability: durability, Log: s.o.Log, Metrics: s.metrics,
+		EventsLimit: limit, JournalLimit: limit, CallsLimit: limit, DeadLimit: limit,
+	})
 	if err != nil {
 		return storeFailure(s.home.dir, err)
 	}

@@ -51,6 +51,9 @@ type Options struct {
 	Built   string // when, RFC 3339
 	// Fault is called by name between the steps of the road. Only tests set it.
 	Fault func(point string)
+	// StreamLimit is how many bytes each stream may hold; 0: what the disk
+	// allows. Only tests set it.
+	StreamLimit int64
 }
 
 // Info is what a person is told at start.
