@@ -83,6 +83,26 @@ func TestEngineWriteErrorIsTheEnd(t *testing.T) {
 	}
 }
 
+// TestTrimLosesToTheFeed: a cursor is saved again by the trim only while it is the newest of its feed.
+func TestTrimLosesToTheFeed(t *testing.T) {
+	b := openHere(t)
+	save := func(position string) {
+		t.Helper()
+		if err := b.AcceptBatch(t.Context(), whisk.Cursor{Feed: "f", Position: position}, anEvent(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("old")
+	seen := b.cursors.below(1 << 40)[0] // by the trim, before the feed saves
+	save("new")
+	if err := b.writeBatch(t.Context(), seen.Cursor, nil, &seen.seq); !errors.Is(err, whisk.Conflict) {
+		t.Errorf("saving an old cursor again = %v, want a conflict", err)
+	}
+	if c, _, err := b.Cursor(t.Context(), "f"); err != nil || c.Position != "new" {
+		t.Errorf("the cursor is %q, %v, want what the feed saved", c.Position, err)
+	}
+}
+
 // TestEventShowsOnlyWhenFlushed looks at an event between its acknowledgement
 // and its flush.
 func TestEventShowsOnlyWhenFlushed(t *testing.T) {

@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,6 +59,77 @@ func TestComputedLimitsStay(t *testing.T) {
 	b = open(t, o)
 	if after, err := b.State(t.Context(), bus.StreamEvents); err != nil || after.Limit != before.Limit {
 		t.Errorf("limit = %d, %v, want %d as when the stream was made", after.Limit, err, before.Limit)
+	}
+}
+
+// TestLimitsNeverBelowWhatIsHeld opens a store again with a limit that is less
+// than it holds: what is there stays, and there is room for a little more.
+func TestLimitsNeverBelowWhatIsHeld(t *testing.T) {
+	o := options(t.TempDir())
+	b := open(t, o)
+	big := event(0)
+	big.Payload = fmt.Appendf(nil, `{"x":%q}`, bytes.Repeat([]byte("y"), 900<<10))
+	for range 4 {
+		if _, err := b.Accept(t.Context(), big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := b.State(t.Context(), bus.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	o.EventsLimit = 1 << 20
+	b = open(t, o)
+	after, err := b.State(t.Context(), bus.StreamEvents)
+	if err != nil || after.Messages != before.Messages || after.Bytes != before.Bytes || after.Limit <= before.Bytes {
+		t.Errorf("after = %+v, %v, want all of %+v and a limit above what is held", after, err, before)
+	}
+	if err := b.AcceptBatch(t.Context(), whisk.Cursor{Feed: "f", Position: "p"}); err != nil {
+		t.Errorf("a cursor is refused: %v", err)
+	}
+}
+
+// TestTrimSavesCursorsBeforeItPurges looks at the archive whenever it is flushed:
+// what a trim takes away is there until the cursors that lay in it are safe.
+func TestTrimSavesCursorsBeforeItPurges(t *testing.T) {
+	o := options(t.TempDir())
+	var b *bus.Bus
+	var mu sync.Mutex
+	var firsts []uint64
+	looking := false
+	o.OnFlush = func(bus.Flush) {
+		mu.Lock()
+		defer mu.Unlock()
+		if looking {
+			st, err := b.State(context.Background(), bus.StreamEvents)
+			if err != nil {
+				t.Error(err)
+			}
+			firsts = append(firsts, st.First)
+		}
+	}
+	b = open(t, o)
+	if err := b.AcceptBatch(t.Context(), whisk.Cursor{Feed: "f", Position: "here", Previous: "before"}, events(0, 5)...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Accept(t.Context(), events(5, 20)...); err != nil {
+		t.Fatal(err)
+	}
+	b.SetFloor(func() uint64 { return 1 << 40 })
+	mu.Lock()
+	looking = true
+	mu.Unlock()
+	if err := b.Trim(t.Context(), time.Now().Add(8*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(firsts) == 0 || firsts[0] != 1 {
+		t.Errorf("the archive began at %v when it was flushed, want 1: the cursor must be safe before the purge", firsts)
+	}
+	if c, ok, err := b.Cursor(t.Context(), "f"); err != nil || !ok || c.Position != "here" || c.Count != 0 || c.Previous != "" {
+		t.Errorf("cursor = %+v, %v, %v, want its position and no events", c, ok, err)
 	}
 }
 
