@@ -33,6 +33,9 @@ func (b *Bus) encode(ctx context.Context, ev *whisk.Event, now time.Time) (*nats
 	ev.Accepted = now
 	a := archived{Event: *ev, Accepted: now.UnixMilli()}
 	if len(ev.Payload) > whisk.MaxPayload {
+		if err := b.Room(); err != nil {
+			return nil, err
+		}
 		digest, err := b.PutObject(ctx, ev.Payload)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,41 @@ func openHere(t *testing.T) *Bus {
 func anEvent(n int) whisk.Event {
 	at := time.UnixMilli(1_700_000_000_000 + int64(n)).UTC()
 	return whisk.Event{ID: whisk.DeriveID(at, fmt.Sprint(n)), Trigger: whisk.Name{Namespace: "guest", Entity: "t"}, Time: at, Payload: []byte(`{}`)}
+}
+
+// TestNoRoomOnTheDisk accepts on a disk that is nearly full: nothing is written,
+// not even a payload that would lie outside the archive; what the journal
+// needs to come to an end still is.
+func TestNoRoomOnTheDisk(t *testing.T) {
+	b := openHere(t)
+	b.room.mu.Lock()
+	b.room.low = true
+	b.room.mu.Unlock()
+	large := anEvent(1)
+	large.Payload = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", whisk.MaxPayload))
+	for what, accept := range map[string]func() error{
+		"an event":      func() error { _, err := b.Accept(t.Context(), anEvent(1)); return err },
+		"a large event": func() error { _, err := b.Accept(t.Context(), large); return err },
+		"a batch":       func() error { return b.AcceptBatch(t.Context(), whisk.Cursor{Feed: "f", Position: "p"}, large) },
+	} {
+		if err := accept(); !errors.Is(err, whisk.Unavailable) || whisk.HintOf(err) == "" {
+			t.Errorf("%s: %v (hint %q), want Unavailable and a hint", what, err, whisk.HintOf(err))
+		}
+	}
+	for _, stream := range []string{StreamEvents, objectStream} {
+		if st, err := b.State(t.Context(), stream); err != nil || st.Messages != 0 {
+			t.Errorf("%s holds %d messages, %v, want none", stream, st.Messages, err)
+		}
+	}
+	if err := b.AcceptBatch(t.Context(), whisk.Cursor{Feed: "f", Position: "p"}); err != nil {
+		t.Errorf("a cursor alone: %v", err)
+	}
+	if _, err := b.PutObject(t.Context(), []byte("log text")); err != nil {
+		t.Errorf("log text: %v", err)
+	}
+	if _, err := b.Publish(t.Context(), Message{Subject: SubjectJournal, Data: []byte("record")}, nil); err != nil {
+		t.Errorf("a record: %v", err)
+	}
 }
 
 // mustEnd checks that a bus takes nothing more and that Run ends with an error.
