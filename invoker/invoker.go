@@ -141,9 +141,6 @@ func (v *Invoker) Run(ctx context.Context) error {
 	} else if n > 0 {
 		v.log.InfoContext(ctx, "old containers removed", slog.Int("count", n))
 	}
-	for kind, err := range v.missing {
-		v.log.WarnContext(ctx, "kind not offered", slog.String("kind", kind), slog.Any("err", err))
-	}
 	v.mu.Lock()
 	if v.phase != fresh {
 		v.mu.Unlock()
