@@ -66,7 +66,7 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 
 	p := plan{
 		Command: command, Env: d.env(c, spec, command[0]), Dir: "/tmp", Isolate: d.bare == nil,
-		Root: os.Getuid() == 0, Hide: d.hide, Expose: expose, Memory: c.limit,
+		Root: os.Getuid() == 0 && (d.bare == nil || d.public != ""), Hide: d.hide, Expose: expose, Memory: c.limit,
 	}
 	switch {
 	case d.groups != nil:
@@ -78,10 +78,15 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 		p.Threads = threads() + 16*maxProcesses
 	}
 	if !p.Isolate {
-		c.work = filepath.Join(d.dir, "work-"+c.id)
+		c.work = filepath.Join(d.home(), "work-"+c.id)
 		p.Dir = c.work
 		if err := os.Mkdir(c.work, 0o700); err != nil {
 			return nil, err
+		}
+		if p.Root {
+			if err := os.Chown(c.work, nobody, nobody); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if d.groups != nil {
@@ -100,7 +105,7 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 func (d *Driver) env(c *container, spec invoker.Spec, program string) []string {
 	home := "/tmp"
 	if d.bare != nil {
-		home = filepath.Join(d.dir, "work-"+c.id)
+		home = filepath.Join(d.home(), "work-"+c.id)
 	}
 	env := []string{
 		"PATH=" + filepath.Dir(program) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

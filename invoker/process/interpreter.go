@@ -98,6 +98,9 @@ func (d *Driver) look(ctx context.Context, name, wants string) (found, error) {
 			return found{}, err
 		}
 		in := found{path: self, expose: []string{self}}
+		if d.public != "" {
+			in.path = "/proc/self/exe" // wherever it lies, the shim is it
+		}
 		return in, d.try(ctx, in, name)
 	}
 	l, ok := languages[name]

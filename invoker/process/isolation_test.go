@@ -116,17 +116,48 @@ func TestClosedDriverMakesNothing(t *testing.T) {
 // get any, and is bounded in what it opens.
 func TestNoRights(t *testing.T) {
 	code := `
-import resource
+import os, resource
 def main(args):
     s = dict(l.split(':', 1) for l in open('/proc/self/status'))
     return {'rights': [s[k].strip().strip('0') for k in ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')], 'new': s['NoNewPrivs'].strip(),
-            'core': resource.getrlimit(resource.RLIMIT_CORE)[1], 'files': resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 1024}
+            'uid': os.getuid(), 'core': resource.getrlimit(resource.RLIMIT_CORE)[1], 'files': resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 1024}
 `
 	for _, o := range levels {
 		d := newDriver(t, o)
 		b := invokertest.Start(t, d, invoker.DefaultRuntimes())
+		user := os.Getuid()
+		if d.public != "" {
+			user = nobody
+		}
+		if d.bare == nil {
+			// In its namespace an ordinary user has the number of root.
+			user = map[bool]int{true: nobody, false: 0}[os.Getuid() == 0]
+		}
 		invokertest.Expect(t, b.Call(invokertest.Runnable("rights", "python:3", code), `{}`), whisk.Success,
-			`{"rights":["","","",""],"new":"1","core":0,"files":true}`)
+			fmt.Sprintf(`{"rights":["","","",""],"new":"1","uid":%d,"core":0,"files":true}`, user))
 		b.Stop()
+	}
+}
+
+// Root's actions are nobody's also where there are no namespaces: they see the
+// server's files and cannot read them.
+func TestNobodyWithoutNamespaces(t *testing.T) {
+	d := newDriver(t, Options{bare: true})
+	if os.Getuid() != 0 || d.public == "" {
+		return // an ordinary user can become nobody else, nor can root that may not
+	}
+	if _, level := d.Describe(); !strings.Contains(level, "as nobody") {
+		t.Errorf("isolation = %s", level)
+	}
+	public := d.public
+	b := invokertest.Start(t, d, invoker.DefaultRuntimes())
+	code := "import os\ndef main(args):\n    try:\n        return {'files': os.listdir(args['dir'])}\n    except OSError as e:\n        return {'error': e.strerror}\n"
+	invokertest.Expect(t, b.Call(invokertest.Runnable("ls", "python:3", code), fmt.Sprintf(`{"dir":%q}`, d.dir)), whisk.ApplicationError, `{"error":"Permission denied"}`)
+	b.Stop()
+	if err := d.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if _, err := os.Stat(public); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", public, err)
 	}
 }

@@ -9,7 +9,8 @@
 // control groups can be written, they bound its memory and the number of its
 // processes. What is missing is replaced: a process group for the namespaces,
 // looking at the memory in use ten times a second for the control groups.
-// Describe says which it is.
+// Without namespaces actions of an ordinary user are that user's, those of root
+// still nobody's. Describe says which it is.
 //
 // However much that is, an action has no rights of root's and cannot get any
 // (no_new_privs). System calls are not filtered: what the kernel offers to a
@@ -56,6 +57,7 @@ type Options struct {
 // Driver makes containers. It is safe for concurrent use.
 type Driver struct {
 	dir      string // this instance's
+	public   string // of root's containers without namespaces, which nobody may enter; else empty
 	parent   string // of all instances
 	lock     *os.File
 	hide     []string
@@ -119,6 +121,11 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 	} else if err := d.probe(ctx); err != nil {
 		d.bare = err
 	}
+	if d.bare != nil && os.Getuid() == 0 {
+		if err := d.becomeNobody(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("process driver: %w", err), d.Close())
+		}
+	}
 	return d, nil
 }
 
@@ -139,6 +146,10 @@ func (d *Driver) makeDir() error {
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("lock %s: %w", dir, err)
 	}
+	return writeLaunchers(dir)
+}
+
+func writeLaunchers(dir string) error {
 	for _, name := range []string{launcher.Python, launcher.Node} {
 		p, err := launcher.Find(name)
 		if err != nil {
@@ -198,7 +209,7 @@ func (d *Driver) Close() error {
 	if d.groups != nil {
 		errs = append(errs, d.groups.remove())
 	}
-	errs = append(errs, os.RemoveAll(d.dir), d.lock.Close())
+	errs = append(errs, removePublic(d.dir), os.RemoveAll(d.dir), d.lock.Close())
 	return errors.Join(errs...)
 }
 
@@ -209,6 +220,9 @@ func (d *Driver) Describe() (name, isolation string) {
 		parts = append(parts, "user, pid, mount, ipc and uts namespaces")
 	} else {
 		parts = append(parts, "no namespaces, only process groups ("+d.bare.Error()+")")
+		if d.public != "" {
+			parts = append(parts, "as nobody")
+		}
 	}
 	if d.groups != nil {
 		parts = append(parts, "memory limited by control groups")
@@ -254,7 +268,7 @@ func (d *Driver) launch(in found, spec invoker.Spec) (*container, error) {
 	}
 	expose, file := in.expose, ""
 	if p.File != "" {
-		file = filepath.Join(d.dir, p.File)
+		file = filepath.Join(d.home(), p.File)
 		expose = append([]string{file}, expose...)
 	}
 	return d.spawn(spec, p.Command(in.path, file, spec.Memory), expose)

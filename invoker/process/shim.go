@@ -29,7 +29,7 @@ type plan struct {
 	Env     []string `json:"env"`
 	Dir     string   `json:"dir"`     // to start in
 	Isolate bool     `json:"isolate"` // it was started in namespaces of its own
-	Root    bool     `json:"root"`    // the server is root: become nobody
+	Root    bool     `json:"root"`    // this process is root and can become nobody
 	Hide    []string `json:"hide"`
 	Expose  []string `json:"expose"`
 	Memory  int64    `json:"memory"` // bytes
@@ -255,7 +255,7 @@ func (p *plan) drop() error {
 			return fmt.Errorf("drop right %d: %w", c, err)
 		}
 	}
-	if p.Root && p.Isolate {
+	if p.Root {
 		if err := unix.Setgroups(nil); err != nil {
 			return fmt.Errorf("leave groups: %w", err)
 		}
@@ -268,7 +268,7 @@ func (p *plan) drop() error {
 	}
 	// Without this, the namespace's root would get its rights back by exec.
 	const noRoot, noRootLocked = 1, 2
-	if !p.Root || !p.Isolate {
+	if !p.Root {
 		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0); err != nil && p.Isolate {
 			return fmt.Errorf("give up root: %w", err)
 		}

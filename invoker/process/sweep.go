@@ -101,7 +101,7 @@ func sweepDir(dir string) (int, error) {
 	for _, p := range parents {
 		_ = os.Remove(p) // a control group that others still use stays
 	}
-	return n, os.RemoveAll(dir)
+	return n, errors.Join(removePublic(dir), os.RemoveAll(dir))
 }
 
 // gone waits until none of pids is left, for at most a second.

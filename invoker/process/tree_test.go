@@ -97,13 +97,35 @@ func sleepers(seconds string) int {
 func TestDeathOfTheServer(t *testing.T) {
 	for _, mode := range []string{"isolated", "bare"} {
 		mark := fmt.Sprintf("%d%d", 41536+len(mode), os.Getpid())
-		cmd, left := leaveBehind(t, t.TempDir(), mode, mark)
+		dir := t.TempDir()
+		cmd, left := leaveBehind(t, dir, mode, mark)
 		invokertest.Eventually(t, "its processes are there", func() bool { return sleepers(mark) == 3 })
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // killed, as it was meant to be
 		invokertest.Eventually(t, mode+": all are gone", func() bool { return startOf(left) == 0 && sleepers(mark) == 0 })
+		// Its files are swept by the next server.
+		links, err := filepath.Glob(filepath.Join(dir, "p*", publicLink))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var public []string
+		for _, l := range links {
+			to, err := os.Readlink(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			public = append(public, to)
+		}
+		if n, err := newDriver(t, Options{Dir: dir}).Sweep(t.Context()); n != 1 || err != nil {
+			t.Errorf("Sweep = %d, %v", n, err)
+		}
+		for _, p := range public {
+			if _, err := os.Stat(p); !os.IsNotExist(err) {
+				t.Errorf("%s is still there: %v", p, err)
+			}
+		}
 	}
 }
 
