@@ -154,6 +154,10 @@ func (a *app) explain(x client.Explanation) {
 	if x.Problem != "" {
 		a.print("%s\n", a.paint(red, x.Problem))
 	}
+	if x.Waiting {
+		a.print("it is accepted, and waits to be judged\n")
+		return
+	}
 	if len(x.Rules) == 0 {
 		a.print("no rule of the trigger was there when it came\n")
 	}

@@ -24,6 +24,7 @@ type EventDetail struct {
 // Explanation is the whole story of one event.
 type Explanation struct {
 	Event   whisk.Event       `json:"event"`
+	Waiting bool              `json:"waiting,omitempty"` // it is not judged yet
 	Problem string            `json:"problem,omitempty"` // why its rules could not judge it
 	Rules   []RuleExplanation `json:"rules"`
 }

@@ -68,13 +68,22 @@ func (h *hub) event(r *http.Request) (any, error) {
 }
 
 // find reads the event that the path names. When the archive has let go of the
-// event, its verdict is still told.
+// event, its verdict is still told; when it is not judged yet, there is none.
 func (h *hub) find(r *http.Request) (story, error) {
 	id := chi.URLParam(r, "id")
 	if err := whisk.CheckID(id); err != nil {
 		return story{}, err
 	}
+	// Asked before the verdict: an event that is judged meanwhile is found.
+	unjudged := h.Journal.Judged().Seq + 1
 	v, err := h.Journal.Verdict(r.Context(), namespaceOf(r), id)
+	if errors.Is(err, whisk.NotFound) {
+		ev, ferr := h.Archive.FindEvent(r.Context(), unjudged, id)
+		if ferr != nil || ev.Trigger.Namespace != namespaceOf(r) {
+			return story{}, err
+		}
+		return story{Event: ev}, nil
+	}
 	if err != nil {
 		return story{}, err
 	}
@@ -90,6 +99,7 @@ func (h *hub) find(r *http.Request) (story, error) {
 // explanation is an event and, rule by rule, what came of it.
 type explanation struct {
 	Event   whisk.Event     `json:"event"`
+	Waiting bool            `json:"waiting,omitempty"` // it is not judged yet
 	Problem string          `json:"problem,omitempty"`
 	Rules   []explainedRule `json:"rules"`
 }
@@ -105,7 +115,12 @@ func (h *hub) explain(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ex := explanation{Event: s.Event, Problem: s.Verdict.Problem, Rules: []explainedRule{}}
+	ex := explanation{Event: s.Event, Rules: []explainedRule{}}
+	if s.Verdict == nil {
+		ex.Waiting = true
+		return ex, nil
+	}
+	ex.Problem = s.Verdict.Problem
 	for _, v := range s.Verdict.Rules {
 		e := explainedRule{RuleVerdict: v}
 		if v.Decision == whisk.Matched {

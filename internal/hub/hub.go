@@ -36,6 +36,7 @@ type Query struct {
 
 // Journal tells what became of events.
 type Journal interface {
+	Judged() whisk.Place // the last event judged
 	Events(ctx context.Context, q Query) ([]whisk.Verdict, error)
 	Verdict(ctx context.Context, namespace, eventID string) (whisk.Verdict, error)                    // NotFound
 	Attempts(ctx context.Context, m whisk.Match) (list []whisk.Attempt, deadLetter string, err error) // in order
@@ -49,6 +50,8 @@ type Journal interface {
 // Archive holds the events themselves.
 type Archive interface {
 	Event(ctx context.Context, seq uint64) (whisk.Event, error) // NotFound
+	// FindEvent looks among the newest events, from a sequence on. NotFound.
+	FindEvent(ctx context.Context, from uint64, id string) (whisk.Event, error)
 }
 
 // Feeds tells of the feeds of a namespace. Its answers are shown as JSON.

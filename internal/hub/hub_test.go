@@ -32,6 +32,8 @@ var (
 	eventID   = whisk.DeriveID(at, "event")
 	otherID   = whisk.DeriveID(at, "other namespace")
 	trimmedID = whisk.DeriveID(at, "trimmed")
+	freshID   = whisk.DeriveID(at, "not judged yet")
+	othersID  = whisk.DeriveID(at, "not judged yet, of another namespace")
 	deadID    = whisk.DeriveID(at, "dead")
 	trigger   = whisk.Name{Namespace: "guest", Entity: "t"}
 	onT       = whisk.Name{Namespace: "guest", Entity: "on-t"}
@@ -110,6 +112,18 @@ func (k *known) Event(_ context.Context, seq uint64) (whisk.Event, error) {
 	return whisk.Event{ID: eventID, Trigger: trigger, Time: at, Payload: json.RawMessage(`{"a":1}`), Meta: json.RawMessage(`{"missed":2}`)}, nil
 }
 
+func (k *known) Judged() whisk.Place { return whisk.Place{Seq: 7, ID: eventID} }
+
+func (k *known) FindEvent(_ context.Context, from uint64, id string) (whisk.Event, error) {
+	switch {
+	case from == 8 && id == freshID:
+		return whisk.Event{ID: freshID, Trigger: trigger, Time: at, Payload: json.RawMessage(`{"a":2}`)}, nil
+	case from == 8 && id == othersID:
+		return whisk.Event{ID: othersID, Trigger: whisk.Name{Namespace: "else", Entity: "t"}, Time: at}, nil
+	}
+	return whisk.Event{}, whisk.E(whisk.NotFound, "find event", errors.New("there is none"))
+}
+
 func (k *known) List(string) any { return []map[string]string{{"trigger": "/guest/t"}} }
 
 func (k *known) Get(ns, name string) (any, error) {
@@ -151,6 +165,9 @@ func TestAnswers(t *testing.T) {
 		{"event that was trimmed", "/hub/v1/events/" + trimmedID, 200, []string{`"payload":null`, `"verdict":{`}},
 		{"event of others", "/hub/v1/events/" + otherID, 404, []string{"does not exist"}},
 		{"not an ID", "/hub/v1/events/7", 400, []string{"Activation id length is 1 but must be 32."}},
+		{"event not judged yet", "/hub/v1/events/" + freshID, 200, []string{`"payload":{"a":2}`}},
+		{"explain before it is judged", "/hub/v1/events/" + freshID + "/explain", 200, []string{`"waiting":true`, `"rules":[]`}},
+		{"another namespace's event not judged yet", "/hub/v1/events/" + othersID, 404, []string{"does not exist"}},
 		{"explain", "/hub/v1/events/" + eventID + "/explain", 200, []string{`"rule":"/guest/on-t"`, `"attempts":[{"activationId":"a1"`, `"deadLetter":"` + deadID, `"reason":"payload.a is 1"`}},
 		{"feeds", "/hub/v1/feeds", 200, []string{`{"feeds":[{"trigger":"/guest/t"}]}`}},
 		{"feed", "/hub/v1/feeds/_/t", 200, []string{`{"trigger":"/guest/t"}`}},
