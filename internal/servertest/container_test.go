@@ -223,7 +223,9 @@ func TestServerInContainer(t *testing.T) {
 	port := ""
 	for _, bound := range in.NetworkSettings.Ports { // the image has one
 		for _, b := range bound {
-			port = b.HostPort
+			if !strings.Contains(b.HostIP, ":") { // those of IPv6 have numbers of their own
+				port = b.HostPort
+			}
 		}
 	}
 	if port == "" {
