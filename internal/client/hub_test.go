@@ -43,9 +43,13 @@ func (t *told) DeadLetters(context.Context, string, int, int) ([]whisk.DeadLette
 func (t *told) DeadLetter(context.Context, string, string) (whisk.DeadLetter, error) {
 	return t.dead, nil
 }
+func (t *told) Judged() whisk.Place                                { return t.verdict.Event }
 func (t *told) Event(context.Context, uint64) (whisk.Event, error) { return t.event, nil }
-func (t *told) List(string) any                                    { return []feeds.Info{t.feed} }
-func (t *told) Get(string, string) (any, error)                    { return t.feed, nil }
+func (t *told) FindEvent(context.Context, uint64, string) (whisk.Event, error) {
+	return whisk.Event{}, whisk.NotFound
+}
+func (t *told) List(string) any                 { return []feeds.Info{t.feed} }
+func (t *told) Get(string, string) (any, error) { return t.feed, nil }
 func (t *told) Authenticate(uuid, _ string) (auth.Identity, error) {
 	if uuid == "11111111-2222-3333-4444-555555555555" {
 		return auth.Identity{Subject: "guest", Namespace: "guest", UUID: uuid}, nil
