@@ -62,7 +62,6 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	places := make([]whisk.Place, 0, len(evs))
-	objects := hasObjects(evs)
 	b.pub.underWay.Add(1)
 	for len(evs) > 0 {
 		n := min(len(evs), windowCount)
@@ -74,7 +73,7 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 		}
 		evs = evs[n:]
 	}
-	done := b.group.join(objects)
+	done := b.group.join(false)
 	b.pub.underWay.Add(-1)
 	if err := b.flushed(ctx, done); err != nil {
 		return nil, err
@@ -96,6 +95,9 @@ func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]wh
 		}
 		msgs[i] = m
 		size += len(m.Data) + overhead
+	}
+	if err := b.flushObjects(ctx, evs); err != nil {
+		return nil, err
 	}
 	if err := b.room.take(size, false); err != nil {
 		return nil, err
@@ -154,16 +156,22 @@ func (b *Bus) AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Even
 	if err := b.writeBatch(ctx, c, evs, nil); err != nil {
 		return err
 	}
-	if err := b.flushed(ctx, b.group.join(hasObjects(evs))); err != nil {
+	if err := b.flushed(ctx, b.group.join(false)); err != nil {
 		return err
 	}
 	b.met.accepted.Add(float64(len(evs)))
 	return nil
 }
 
-// hasObjects reports whether the payload of an event lies outside the archive.
-func hasObjects(evs []whisk.Event) bool {
-	return slices.ContainsFunc(evs, func(ev whisk.Event) bool { return len(ev.Payload) > whisk.MaxPayload })
+// flushObjects flushes payloads that lie outside the archive, if there are any.
+// It comes before the events are published: whoever waits for other events may
+// have the archive flushed at any moment, and with it an event, or a cursor past
+// it, whose payload a power cut would still take.
+func (b *Bus) flushObjects(ctx context.Context, evs []whisk.Event) error {
+	if !slices.ContainsFunc(evs, func(ev whisk.Event) bool { return len(ev.Payload) > whisk.MaxPayload }) {
+		return nil
+	}
+	return b.Flush(ctx)
 }
 
 // writeBatch publishes an atomic batch. With expect, the cursor saved before
@@ -181,6 +189,9 @@ func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event,
 		}
 		msgs = append(msgs, m)
 		size += len(m.Data) + overhead
+	}
+	if err := b.flushObjects(ctx, evs); err != nil {
+		return err
 	}
 	data, err := json.Marshal(c)
 	if err != nil {
