@@ -50,12 +50,12 @@ func (v *Invoker) beginAhead(q *queue) {
 	}
 }
 
-// leave enters a phase of the end. Jobs that wait are handed back: before the
-// drain those that have not begun, after it all.
-func (v *Invoker) leave(p phase) {
+// leave enters a phase of the end and returns the jobs that will not run: those
+// that have not begun, when the drain begins; all that wait, when it is over.
+func (v *Invoker) leave(p phase) (back []*entry) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.phase = p
-	var back []*entry
 	for _, q := range v.hungry {
 		var stay []*entry
 		for _, e := range q.waiting.all() {
@@ -67,8 +67,17 @@ func (v *Invoker) leave(p phase) {
 		}
 		q.waiting = fifo{list: stay}
 	}
+	return back
+}
+
+// handBack tells a job that it will not run. One whose beginning is under way
+// is waited for: what it writes must not come after its end.
+func (v *Invoker) handBack(e *entry) {
+	v.mu.Lock()
+	asked := e.beginning.asked
 	v.mu.Unlock()
-	for _, e := range back {
-		v.done(e, whisk.Activation{}, whisk.E(whisk.Unavailable, "run action", errStopped))
+	if asked {
+		v.begin(e) //nolint:errcheck // it is not run either way
 	}
+	v.done(e, whisk.Activation{}, whisk.E(whisk.Unavailable, "run action", errStopped))
 }

@@ -16,7 +16,7 @@ import (
 // aheadBench runs one container, for an action that ends at once unless its
 // arguments hold "wait": then it waits for the gate, and ends its container if
 // they hold "crash" besides.
-func aheadBench(t *testing.T) (f *fake, b *invokertest.Bench, r whisk.Runnable) {
+func aheadBench(t *testing.T, opts ...invoker.Option) (f *fake, b *invokertest.Bench, r whisk.Runnable) {
 	f = newFake()
 	f.Fake = invokertest.NewFake(map[string]invokertest.Action{"some": func(c *invokertest.Call) json.RawMessage {
 		if !c.Init && strings.Contains(string(c.Args), "wait") {
@@ -31,19 +31,23 @@ func aheadBench(t *testing.T) (f *fake, b *invokertest.Bench, r whisk.Runnable) 
 		}
 		return json.RawMessage(`{}`)
 	}})
-	b = invokertest.Start(t, f, invokertest.FakeRuntimes(0), invoker.WithMemory(256<<20))
+	opts = append(opts, invoker.WithMemory(256<<20))
+	b = invokertest.Start(t, f, invokertest.FakeRuntimes(0), opts...)
 	return f, b, action("some", "some")
 }
 
 // submit submits a job and returns where its end will be and what is closed
-// when it has begun.
-func submit(b *invokertest.Bench, r whisk.Runnable, payload string) (<-chan invokertest.Result, <-chan struct{}) {
+// when it begins. Its beginning takes until hold is closed, if that is not nil.
+func submit(b *invokertest.Bench, r whisk.Runnable, payload string, hold <-chan struct{}) (<-chan invokertest.Result, <-chan struct{}) {
 	b.T.Helper()
 	end, begun := make(chan invokertest.Result, 1), make(chan struct{})
 	j := b.Job(r, payload, func(a whisk.Activation, err error) { end <- invokertest.Result{Activation: a, Err: err} })
 	begin := j.Begin
 	j.Begin = func(ctx context.Context) (whisk.Invocation, error) {
-		defer close(begun)
+		close(begun)
+		if hold != nil {
+			<-hold
+		}
 		return begin(ctx)
 	}
 	if err := b.Submit(j); err != nil {
@@ -57,28 +61,41 @@ func submit(b *invokertest.Bench, r whisk.Runnable, payload string) (<-chan invo
 // jobs of the action are short, once enough of them were seen.
 func heldUp(t *testing.T, f *fake, b *invokertest.Bench, r whisk.Runnable, payload string) (first, second <-chan invokertest.Result) {
 	t.Helper()
+	first, second, begin := heldUpBeginning(t, f, b, r, payload)
+	begin()
+	return first, second
+}
+
+// heldUpBeginning is heldUp while the second job is still beginning, until the
+// function that it returns is called.
+func heldUpBeginning(
+	t *testing.T, f *fake, b *invokertest.Bench, r whisk.Runnable, payload string,
+) (first, second <-chan invokertest.Result, begin func()) {
+	t.Helper()
 	for range 1000 {
 		var quick []<-chan invokertest.Result
 		for range 50 {
 			quick = append(quick, b.Go(r, `{}`))
 		}
-		first, _ := submit(b, r, payload)
-		second, begun := submit(b, r, `{}`)
+		hold := make(chan struct{})
+		first, _ := submit(b, r, payload, nil)
+		second, begun := submit(b, r, `{}`, hold)
 		for _, c := range quick {
 			b.Wait(c)
 		}
 		<-f.entered
 		select {
 		case <-begun:
-			return first, second
+			return first, second, func() { close(hold) }
 		case <-time.After(5 * time.Millisecond): // the machine is slow just now: try again
 		}
+		close(hold)
 		f.gate <- struct{}{}
 		b.Wait(first)
 		b.Wait(second)
 	}
 	t.Fatal("no short job has ever begun while another ran")
-	return nil, nil
+	return nil, nil, nil
 }
 
 func TestShortJobsBeginWhileOthersRun(t *testing.T) {
@@ -102,7 +119,7 @@ func TestLongJobsDoNotBeginWhileOthersRun(t *testing.T) {
 	var ends []<-chan invokertest.Result
 	var begun []<-chan struct{}
 	for range 4 {
-		e, at := submit(b, r, `{"wait":1}`)
+		e, at := submit(b, r, `{"wait":1}`, nil)
 		ends, begun = append(ends, e), append(begun, at)
 	}
 	for i := range ends {
@@ -124,7 +141,7 @@ func TestLongJobsDoNotBeginWhileOthersRun(t *testing.T) {
 func TestStopFinishesWhatHasBegun(t *testing.T) {
 	f, b, r := aheadBench(t)
 	first, begun := heldUp(t, f, b, r, `{"wait":1}`)
-	fresh, _ := submit(b, r, `{"fresh":1}`)
+	fresh, _ := submit(b, r, `{"fresh":1}`, nil)
 	stopped := b.Quit()
 	if e := (<-fresh).Err; !errors.Is(e, whisk.Unavailable) {
 		t.Errorf("the job that had not begun ended with %v, want Unavailable", e)
@@ -150,4 +167,25 @@ func TestStopFinishesWhatHasBegunInAnotherContainer(t *testing.T) {
 	if n := len(f.Created()); n != made+1 {
 		t.Errorf("%d containers were made for it, want 1", n-made)
 	}
+}
+
+// A job may still be beginning when the drain time is over: its end is told
+// after that, never while it writes that it starts.
+func TestEndWaitsForABeginning(t *testing.T) {
+	f, b, r := aheadBench(t, invoker.WithDrain(time.Millisecond))
+	first, second, begin := heldUpBeginning(t, f, b, r, `{"wait":1}`)
+	stopped := b.Quit()
+	<-first // its container is gone: the drain is over
+	select {
+	case got := <-second:
+		t.Errorf("the job that is beginning ended with %+v", got)
+	case <-stopped:
+		t.Error("the invoker stopped while a job was beginning")
+	case <-time.After(10 * time.Millisecond): // a wrong end would have come by now
+	}
+	begin()
+	if got := <-second; !errors.Is(got.Err, whisk.Unavailable) {
+		t.Errorf("the job ended with %+v, want Unavailable", got)
+	}
+	<-stopped
 }

@@ -169,7 +169,9 @@ func (v *Invoker) Run(ctx context.Context) error {
 
 // stop is what follows the end of Run's context.
 func (v *Invoker) stop() {
-	v.leave(draining)
+	for _, e := range v.leave(draining) {
+		v.handBack(e)
+	}
 	drained := make(chan struct{})
 	go func() {
 		v.jobs.Wait()
@@ -182,7 +184,7 @@ func (v *Invoker) stop() {
 	case <-timer.C:
 		v.log.Warn("activations cut off by the end of the drain time", slog.Int("count", v.Busy()))
 	}
-	v.leave(closed)
+	back := v.leave(closed)
 	v.mu.Lock()
 	if v.recheck != nil {
 		v.recheck.Stop()
@@ -192,6 +194,9 @@ func (v *Invoker) stop() {
 	}
 	v.mu.Unlock()
 	v.cancel()
+	for _, e := range back {
+		v.busy.Go(func() { v.handBack(e) })
+	}
 	<-drained
 	v.busy.Wait()
 }
