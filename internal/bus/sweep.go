@@ -99,10 +99,21 @@ func (b *Bus) sweepObject(ctx context.Context, subject string, info jetstream.Ob
 }
 
 // sweepRests removes chunks that no description speaks of: those of a put, or
-// of a sweep, that a crash cut off. Nothing is put meanwhile.
+// of a sweep, that a crash cut off. The chunks are listed before the
+// descriptions, with every put that had written some at its end in between: what
+// has no description then is nobody's.
 func (b *Bus) sweepRests(ctx context.Context) error {
+	s, err := b.js.Stream(ctx, objectStream)
+	if err != nil {
+		return err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(objectChunk+">"))
+	if err != nil {
+		return fmt.Errorf("list chunks: %w", err)
+	}
+	// After every put that had written chunks by then: it holds mu to its end.
 	b.objects.mu.Lock()
-	defer b.objects.mu.Unlock()
+	b.objects.mu.Unlock() //nolint:staticcheck // it is waited for
 	metas, err := b.lastPerSubject(ctx, objectStream, objectMeta+">")
 	if err != nil {
 		return fmt.Errorf("list objects: %w", err)
@@ -114,14 +125,6 @@ func (b *Bus) sweepRests(ctx context.Context) error {
 			return fmt.Errorf("list objects: %w", err)
 		}
 		known[objectChunk+info.NUID] = true
-	}
-	s, err := b.js.Stream(ctx, objectStream)
-	if err != nil {
-		return err
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(objectChunk+">"))
-	if err != nil {
-		return fmt.Errorf("list chunks: %w", err)
 	}
 	left := maxSwept
 	for subject := range info.State.Subjects {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // networked is a driver whose containers have a network of their own: Address
@@ -18,7 +20,7 @@ type networked interface {
 
 // actionsURL is where actions reach the API: what they find in __OW_API_HOST.
 // For containers with a network of their own, which this machine's loopback is
-// no part of, a second door is opened on that network, for them alone.
+// no part of, a second door is opened on that network.
 func (s *Server) actionsURL(ctx context.Context, r *road) string {
 	d, apart := r.driver.Driver.(networked)
 	public, err := url.Parse(s.publicURL())
@@ -43,20 +45,34 @@ func (s *Server) actionsURL(ctx context.Context, r *road) string {
 	return "http://" + netip.AddrPortFrom(at.Addr(), outer.Port()).String()
 }
 
-// openInner serves the API on the network of containers as well.
+// openInner serves the APIs that take a key on the network of containers as well:
+// whoever else has one there may come, too, but finds no metrics, webhooks or
+// web actions, which ask for none.
 func (s *Server) openInner(ctx context.Context, r *road, at netip.Prefix, port uint16) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(port))))
 	if err != nil {
 		return err
 	}
-	srv := s.httpServer()
+	srv := s.httpServer(withKey(s.door()))
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(within{l, at.Masked()}) }()
 	r.closers = append(r.closers, func() error {
 		return errors.Join(srv.Close(), closed(<-ended))
 	})
 	return nil
+}
+
+// withKey lets through what asks for a key.
+func withKey(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := r.URL.Path
+		if !strings.HasPrefix(path, "/api/v1") && !strings.HasPrefix(path, "/hub/v1") || strings.HasPrefix(path, "/api/v1/web/") {
+			http.NotFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func loopback(host string) bool {

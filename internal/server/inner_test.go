@@ -3,6 +3,8 @@ package server
 import (
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
 )
@@ -46,5 +48,19 @@ func TestInnerDoorTakesItsNetworkAlone(t *testing.T) {
 				t.Errorf("a caller read %q, %v, want %q", got, err, want)
 			}
 		})
+	}
+}
+
+func TestInnerDoorShowsWhatAsksForAKey(t *testing.T) {
+	h := withKey(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	for path, want := range map[string]int{
+		"/api/v1/namespaces": 401, "/api/v1": 401, "/hub/v1/events": 401,
+		"/metrics": 404, "/live": 404, "/": 404, "/hooks/x": 404, "/api/v1/web/guest/default/page": 404,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != want {
+			t.Errorf("%s = %d, want %d", path, w.Code, want)
+		}
 	}
 }

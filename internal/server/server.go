@@ -128,7 +128,7 @@ func (s *Server) URL() string {
 // ctx ends (nil, after what runs was finished or handed back) or a part fails.
 func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 	defer func() { err = errors.Join(err, s.home.Close()) }()
-	srv := s.httpServer()
+	srv := s.httpServer(s.door())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()
 
@@ -163,10 +163,10 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 	})
 }
 
-// httpServer is a server of all that this one answers.
-func (s *Server) httpServer() *http.Server {
+// httpServer returns a server with our limits.
+func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: s.door(), ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		Handler: h, ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 }
 
