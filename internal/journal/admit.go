@@ -16,6 +16,7 @@ const reserveFor = 4
 // write the carries that let it be trimmed. Carries pass meanwhile: what they
 // tell is true whenever they are written.
 func (w *writer) admit(ctx context.Context, batch []part) error {
+	// CALLS makes room by itself.
 	if w.stream != inJournal || batch[0].carry != nil {
 		return nil
 	}
@@ -28,6 +29,8 @@ func (w *writer) admit(ctx context.Context, batch []part) error {
 		if ok {
 			return nil
 		}
+		// They stand in the inbox behind this batch and would wait for it, and
+		// it for them.
 		if carries := w.takeCarries(); len(carries) > 0 {
 			if err := w.put(ctx, carries); err != nil {
 				return err
@@ -68,7 +71,8 @@ func (j *Journal) want(bytes int64) <-chan struct{} {
 }
 
 // takeCarries removes from the inbox the carries that fit into one message,
-// wherever they are.
+// wherever they are. The others keep their order. One carry goes alone if it is
+// too large.
 func (w *writer) takeCarries() []part {
 	w.mu.Lock()
 	defer w.mu.Unlock()

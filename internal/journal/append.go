@@ -30,6 +30,9 @@ func (j *Journal) Verdicts(ctx context.Context, from uint64, judged whisk.Place,
 	if err := j.waitForRoom(ctx); err != nil {
 		return err
 	}
+	// After a start events of a gap come here together with neighbours that
+	// were judged before. The first verdict stands, since its runs may have
+	// begun.
 	from, vs = j.unjudged(from, vs)
 	if from > judged.Seq {
 		return nil
@@ -39,6 +42,8 @@ func (j *Journal) Verdicts(ctx context.Context, from uint64, judged whisk.Place,
 	for i := range vs {
 		v := &vs[i]
 		s := stored{Entry: whisk.Entry{Kind: whisk.EntryVerdict, Verdict: v}}
+		// An entry is encoded before it is known whether it fits. When it does
+		// not, its bytes move to the next part: encoding twice would cost more.
 		before := len(p.data)
 		var err error
 		if p.data, err = appendEntry(p.data, &s); err != nil {
@@ -57,6 +62,8 @@ func (j *Journal) Verdicts(ctx context.Context, from uint64, judged whisk.Place,
 	return j.writer.write(ctx, r)
 }
 
+// add counts the overhead of a message for every part, although parts may come
+// to share one: room is taken for the worst case.
 func (r *request) add(p part) {
 	r.parts = append(r.parts, p)
 	r.bytes += int64(p.size()) + messageOverhead
@@ -74,6 +81,8 @@ func (j *Journal) unjudged(from uint64, vs []whisk.Verdict) (uint64, []whisk.Ver
 			continue
 		}
 		out = append(out, vs[i])
+		// The size counts towards what is undone. A verdict without one stands
+		// for an event of average size, so that the bound holds about.
 		if v := &out[len(out)-1]; v.Size == 0 {
 			v.Size = int(j.average)
 		}
@@ -97,6 +106,8 @@ func (j *Journal) AppendDurable(ctx context.Context, es ...whisk.Entry) error {
 	return j.flush(ctx)
 }
 
+// errFull is what a non-blocking invocation gets. Unlike verdicts it does not
+// wait: its caller holds a connection and can come again.
 var errFull = whisk.E(whisk.Unavailable, "append to journal", errors.New("too much is waiting to be done"))
 
 func (j *Journal) append(ctx context.Context, es []whisk.Entry) (uint64, error) {
@@ -104,6 +115,8 @@ func (j *Journal) append(ctx context.Context, es []whisk.Entry) (uint64, error) 
 		return 0, nil
 	}
 	for i := range es {
+		// Only what makes a new match is refused. Starts, records and dead
+		// entries end matches, and refusing them would keep the journal full.
 		if es[i].Kind == whisk.EntryInvoke && j.full() {
 			return 0, errFull
 		}
@@ -123,6 +136,7 @@ func (j *Journal) append(ctx context.Context, es []whisk.Entry) (uint64, error) 
 func (j *Journal) request(ctx context.Context, es []whisk.Entry) (*request, error) {
 	r := new(request)
 	var p part
+	// All objects are put first and flushed once, before any entry names them.
 	objects := false
 	all := make([]stored, len(es))
 	for i := range es {
@@ -146,10 +160,14 @@ func (j *Journal) request(ctx context.Context, es []whisk.Entry) (*request, erro
 		if p.data, err = appendEntry(p.data, &all[i]); err != nil {
 			return nil, whisk.E(whisk.Internal, "append to journal", err)
 		}
+		// Caught here, where one caller can be told. In the writer it would
+		// stand in a message with the entries of others.
 		if len(p.data)-before > maxEntry {
 			return nil, whisk.E(whisk.TooLarge, "append to journal", fmt.Errorf("an entry of %d bytes", len(p.data)-before))
 		}
 		if n := i - sum(r.parts); n > 0 && (len(p.data) > maxMessage || n == maxEntries) {
+			// A copy: the parts must not share an array that append may write
+			// into.
 			next := append([]byte(nil), p.data[before:]...)
 			p.data, p.entries = p.data[:before], all[i-n:i:i]
 			r.add(p)
@@ -161,6 +179,8 @@ func (j *Journal) request(ctx context.Context, es []whisk.Entry) (*request, erro
 	return r, nil
 }
 
+// sum is how many entries the parts hold: where the next part begins in the
+// slice of all.
 func sum(parts []part) int {
 	n := 0
 	for i := range parts {
@@ -169,6 +189,7 @@ func sum(parts []part) int {
 	return n
 }
 
+// logBytes is the length of log lines in bytes, without their encoding.
 func logBytes(lines []string) int {
 	n := 0
 	for _, l := range lines {
@@ -184,6 +205,9 @@ func (j *Journal) RecordCall(ctx context.Context, a whisk.Activation) error {
 	if err != nil {
 		return err
 	}
+	// CALLS has a writer of its own: a flood of calls does not stand in line
+	// with the verdicts, and its stream drops its oldest by itself, so it is
+	// never full.
 	return j.calls.write(ctx, r)
 }
 
@@ -205,9 +229,14 @@ func (j *Journal) Bury(ctx context.Context, d whisk.DeadLetter) error {
 	if err != nil {
 		return fmt.Errorf("bury %s: %w", d.ID, err)
 	}
+	// The writers wait for the index in the same place. A dead letter is not
+	// written by them, so it waits here.
 	if err := j.index.room(ctx); err != nil {
 		return err
 	}
+	// The lock is held over publish and note: the tail of the index needs the
+	// messages of a stream in their order. The flush is outside of it, so
+	// letters buried together share one.
 	j.bury.Lock()
 	err = j.buried(ctx, &s, data)
 	j.bury.Unlock()
@@ -267,6 +296,9 @@ func (j *Journal) buryBody(ctx context.Context, s *deadLetter) ([]byte, error) {
 	if err := j.bus.Flush(ctx); err != nil {
 		return nil, err
 	}
+	// The caller's event stays whole: the copy loses what the object has. The
+	// rest is kept so that a list can show the letter even when the object is
+	// gone.
 	slim := *s.Event
 	slim.Payload, slim.Meta, slim.Headers = nil, nil, nil
 	s.Event = &slim

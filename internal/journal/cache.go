@@ -14,6 +14,9 @@ const cachedMessages = 16
 
 // messageCache holds the messages read last. Readers that follow one another
 // mostly want entries of the same message.
+//
+// It holds no lock while it reads: two readers may read the same message, which
+// only takes a second place.
 type messageCache struct {
 	bus streamBus
 
@@ -57,6 +60,8 @@ func (c *messageCache) entry(ctx context.Context, p place) (stored, error) {
 		return stored{}, err
 	}
 	var e stored
+	// Stands unless the entry is found: a message with fewer entries is
+	// damaged.
 	bad := fmt.Errorf("read journal entry %d of message %d: %w", p.number(), p.seq(), errWire)
 	err = splitEntries(data, func(n int, b []byte) bool {
 		if n < p.number() {

@@ -51,7 +51,8 @@ func (j *Journal) share(n int64) int64 { return j.limit / sixteen * n }
 const minWindow = 128 << 20
 
 // window is so many sixteenths of what carries go by. It grows with what is
-// undone. The caller holds mu.
+// undone. The caller holds mu. So what is undone stays an eighth of a window,
+// and carries stay a small part of what is written.
 func (j *Journal) window(n int64) int64 {
 	return min(j.limit, max(minWindow, sixteen/maxUndone*j.ledger.bytes)) / sixteen * n
 }
@@ -63,6 +64,8 @@ func (j *Journal) full() bool {
 	return j.fullLocked()
 }
 
+// fullLocked is full. Two bounds: bytes since Low, which carries free, and
+// bytes that are undone, which only runs do. The caller holds mu.
 func (j *Journal) fullLocked() bool {
 	return j.held() >= j.share(fullFrom) || j.ledger.bytes >= j.share(maxUndone)
 }
@@ -76,11 +79,14 @@ func (j *Journal) waitForRoom(ctx context.Context) error {
 		if !full {
 			return nil
 		}
+		// Told once a wait: a full journal wakes its waiters often.
 		if !told {
 			told = true
 			j.met.waits.Inc()
 			j.log.InfoContext(ctx, "verdicts wait: too much is undone", slog.Int64("bytes", bytes), slog.Int64("limit", j.limit))
 		}
+		// Asked on every round: the keeper's last one may have freed too
+		// little.
 		j.wakeKeeper()
 		select {
 		case <-eased:
@@ -92,6 +98,7 @@ func (j *Journal) waitForRoom(ctx context.Context) error {
 
 // wakeKeeper has the trimmer and the carrier look at once.
 func (j *Journal) wakeKeeper() {
+	// A token that is there already does: the keeper has not looked yet.
 	for _, c := range []chan struct{}{j.trimNow, j.carryNow} {
 		select {
 		case c <- struct{}{}:
@@ -155,6 +162,8 @@ func (j *Journal) carry(ctx context.Context) error {
 		if err != nil || len(r.parts) == 0 {
 			return err
 		}
+		// A step at a time, flushed, so that what it frees can be trimmed while
+		// the next is read. The bodies of one step are all that is in memory.
 		if err := j.writer.write(ctx, r); err != nil {
 			return err
 		}
@@ -174,8 +183,10 @@ func (j *Journal) wantedFloor(ctx context.Context) (uint64, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	// Only an event up to maxBody is carried in the journal itself.
 	j.average = min(st.Bytes/int64(st.Messages), maxBody)
 	floor := max(j.ledger.floor(), st.First)
+	// Bytes per sequence: the distance to the floor is counted in sequences.
 	each := float64(st.Bytes) / float64(st.Last-st.First+1)
 	if float64(st.Last-floor+1)*each <= float64(st.Limit)*carryFrom/sixteen {
 		return 0, nil
@@ -199,6 +210,8 @@ func (j *Journal) oldest(ctx context.Context, below, goal uint64) (*request, err
 	j.mu.Unlock()
 	r := new(request)
 	for _, n := range nodes {
+		// The bodies are read without the lock. A match may be done meanwhile:
+		// finishCarry looks again.
 		p, err := j.Pending(ctx, n.match)
 		if errors.Is(err, whisk.NotFound) && !j.isUndone(n) {
 			continue // it was done meanwhile
@@ -218,6 +231,7 @@ func (j *Journal) oldest(ctx context.Context, below, goal uint64) (*request, err
 				c.digest, err = j.putObject(ctx, b)
 			}
 			if err == nil {
+				// Flushed before the carry that names it, as all objects are.
 				err = j.bus.Flush(ctx)
 			}
 			if err != nil {
@@ -239,6 +253,7 @@ func (j *Journal) chooseCarries(below, goal uint64) []*node {
 		if n.phase == done {
 			return true // it leaves with the next flush
 		}
+		// One alone may be larger than maxCarried: else it would never go.
 		if len(out) == maxCarries || size > 0 && size+n.size > maxCarried {
 			return false
 		}
@@ -248,6 +263,8 @@ func (j *Journal) chooseCarries(below, goal uint64) []*node {
 	}
 	j.ledger.events.each(func(n *node) bool { return n.match.Event < below && take(n) })
 	j.ledger.fresh.each(func(n *node) bool { return n.held < goal && take(n) })
+	// What was carried shortly before is passed over, not the end of the
+	// search. Else the carries themselves would fill the journal.
 	j.ledger.carried.each(func(n *node) bool {
 		return n.held < goal && (j.ledger.filled-n.filled < j.window(carryAgain) || take(n))
 	})
@@ -284,6 +301,8 @@ func (j *Journal) finishCarry(data []byte, p *part) ([]byte, error) {
 	}
 	view := n.view()
 	j.mu.Unlock()
+	// The state is of this moment, the body of when it was chosen: bodies do
+	// not change.
 	view.Event, view.Invoke = p.body.Event, p.body.Invoke
 	p.entries = []stored{{Entry: whisk.Entry{Kind: whisk.EntryCarry, Match: view.Match, Carry: &view}, body: p.digest}}
 	data, err := appendEntry(data, &p.entries[0])

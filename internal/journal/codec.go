@@ -8,7 +8,9 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// format is the first byte of every message of entries.
+// format is the first byte of every message of entries. It lets a later form be
+// told from this one. A message with another byte is not skipped: a start that
+// can't read the journal must not begin to judge.
 const format = 1
 
 // stored is an entry as it lies in a message: what is large lies elsewhere.
@@ -35,7 +37,8 @@ const (
 	fieldBody
 )
 
-// kinds gives every kind its byte on the wire.
+// kinds gives every kind its byte on the wire. The numbers are for ever, and 0
+// stays free: it marks what is damaged.
 var kinds = [...]whisk.EntryKind{
 	1: whisk.EntryVerdict, 2: whisk.EntryInvoke, 3: whisk.EntryStart,
 	4: whisk.EntryRecord, 5: whisk.EntryDead, 6: whisk.EntryCarry,
@@ -93,6 +96,7 @@ func (e *encoder) entry(s *stored) error {
 	e.time(fieldAt, s.At)
 	if s.Record != nil {
 		m := e.begin(fieldRecord)
+		// Either the text or the digest of its object, never both.
 		e.record(s.Record, s.logs == "")
 		e.end(m)
 	}

@@ -30,6 +30,7 @@ func (j *Journal) fired(ctx context.Context, v *whisk.Verdict) whisk.Activation 
 	if a.Subject == "" {
 		a.Subject = a.Namespace // a feed fired it, for the namespace
 	}
+	// EVENTS and JOURNAL are trimmed apart: the record may outlive its payload.
 	if ev, err := j.bus.Event(ctx, v.Event.Seq); err == nil && ev.ID == v.Event.ID && len(ev.Payload) > 0 {
 		a.Result = ev.Payload
 	}
@@ -42,6 +43,8 @@ func (j *Journal) fired(ctx context.Context, v *whisk.Verdict) whisk.Activation 
 	return a
 }
 
+// lineOf says what became of one rule. A filtered rule has no counterpart in
+// OpenWhisk: it is told like an inactive one, with the reason.
 func lineOf(r *whisk.RuleVerdict) firedLine {
 	l := firedLine{StatusCode: 1, Rule: r.Rule.Path(), Action: r.Action.Path()}
 	switch r.Decision {

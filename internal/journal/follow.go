@@ -22,6 +22,8 @@ type followers struct {
 	all  map[*follower]struct{}
 }
 
+// follower is one of them. Whoever is slow loses and is told, instead of
+// holding the writer up.
 type follower struct {
 	entries chan whisk.Entry
 	lost    chan struct{} // closed when one did not fit
@@ -101,6 +103,9 @@ func (t *followers) tell(batch []part) {
 	}
 }
 
+// offer hands over an entry if there is room. After the first loss nothing more
+// is taken: what a follower sees has no hole before its end. It is called under
+// the lock of followers, so lost is closed once.
 func (f *follower) offer(e whisk.Entry) {
 	select {
 	case <-f.lost:

@@ -27,7 +27,7 @@ CREATE TABLE tries (match TEXT NOT NULL, attempt INTEGER NOT NULL, place INTEGER
 CREATE TABLE objects (digest TEXT NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (digest, place)) WITHOUT ROWID;
 `
 
-// schemaVersion changes with schema: an index of another one is made anew.
+// schemaVersion changes with schema. Every index notes the one it was made with.
 const schemaVersion = "1"
 
 const (
@@ -36,7 +36,9 @@ const (
 	metaPosition = "position."
 )
 
-// position is how far the index has come in one stream.
+// position is how far the index has come in one stream. The checksum tells
+// whether the stream still has the message that was indexed, or another one
+// with its sequence.
 type position struct {
 	seq uint64
 	sum uint64 // checksum of that message
@@ -68,6 +70,8 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
+	// SQLite has one writer: a second connection would only meet a busy file.
+	// The pragmas of claim and close hold for this one connection.
 	w.SetMaxOpenConns(1)
 	r, err := sql.Open("sqlite", dsn("&_pragma=query_only(1)"))
 	if err != nil {
@@ -108,6 +112,9 @@ func (d *database) prepare(ctx context.Context) error {
 }
 
 // close marks the file as whole and closes it.
+//
+// Without boot the next start trusts the file whatever happened to the machine
+// in between.
 func (d *database) close() error {
 	// From here on the file must be on the disk before the mark is.
 	_, err := d.w.Exec("PRAGMA synchronous = FULL")
@@ -117,7 +124,9 @@ func (d *database) close() error {
 	return errors.Join(err, d.drop())
 }
 
-// drop closes the file as it is.
+// drop closes the file as it is. The mark stays, so the next start in the same
+// boot still trusts what was committed: the death of a process loses nothing of
+// it.
 func (d *database) drop() error {
 	for _, s := range d.many {
 		s.Close() //nolint:errcheck // its connection is closed next
@@ -132,6 +141,8 @@ func (d *database) claim(ctx context.Context, boot string) (bool, error) {
 	if err != nil || was != "" && (was != boot || boot == "") {
 		return false, err
 	}
+	// The mark has to reach the disk before the first unsynced row: otherwise a
+	// power cut could leave damage under a file that looks closed.
 	for _, q := range []string{"PRAGMA synchronous = FULL", "", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA synchronous = OFF"} {
 		if q == "" {
 			err = d.setMeta(ctx, metaBoot, boot)
@@ -145,8 +156,8 @@ func (d *database) claim(ctx context.Context, boot string) (bool, error) {
 	return true, nil
 }
 
-// bootID names this start of the machine; "unknown" where the system has no
-// name for it, which no index trusts.
+// bootID names this start of the machine; empty where the system has no name
+// for it.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -155,6 +166,8 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
+// meta is what is noted under key; empty for nothing. It reads through the
+// writing connection, which sees its own open changes.
 func (d *database) meta(ctx context.Context, key string) (string, error) {
 	var v string
 	err := d.w.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", key).Scan(&v)
@@ -169,6 +182,7 @@ func (d *database) setMeta(ctx context.Context, key, value string) error {
 	return err
 }
 
+// position is how far the file has come in a stream; zero for not at all.
 func (d *database) position(ctx context.Context, stream int) (position, error) {
 	v, err := d.meta(ctx, metaPosition+strconv.Itoa(stream))
 	if err != nil || v == "" {
@@ -186,6 +200,8 @@ type nameInfo struct {
 	newest int64
 }
 
+// loadNames reads all names into memory: there are as many as triggers and
+// actions, and every row that is written and every list needs one.
 func (d *database) loadNames(ctx context.Context) error {
 	rows, err := d.w.QueryContext(ctx, "SELECT id, space, class, name, (SELECT coalesce(max(start), 0) FROM entries WHERE entries.name = names.id) FROM names")
 	if err != nil {

@@ -32,6 +32,10 @@ const (
 // indexer makes the index follow the flushed streams. It is in one of two
 // states: whole, when everything written is in the file or in the tail, or
 // else catching up from the streams.
+//
+// mu is taken last: under the journal's mu, or under commit. When the index is
+// whole, an entry is in the tail or in the file: a reader that holds commit
+// looks into both and finds it once.
 type indexer struct {
 	j    *Journal
 	path string
@@ -68,8 +72,9 @@ func newIndexer(j *Journal, path string) *indexer {
 	}
 }
 
-// wrote takes the rows of a message that was just written. The caller holds
-// the journal's mu, so that messages come in order.
+// wrote takes the rows of a message that was just written. The caller holds the
+// journal's mu, so that messages come in order. It never waits: room has waited
+// before the message was written.
 func (x *indexer) wrote(stream int, seq, sum uint64, rows []row) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -86,6 +91,7 @@ func (x *indexer) wrote(stream int, seq, sum uint64, rows []row) {
 }
 
 // room waits while the tail is full. It returns an error when ctx ends first.
+// The bound may be passed by one message: it is looked at before one is made.
 func (x *indexer) room(ctx context.Context) error {
 	for {
 		x.mu.Lock()
@@ -110,6 +116,8 @@ func (x *indexer) flushed(last [streams]uint64) {
 	}
 	x.mu.Unlock()
 	select {
+	// A wake that is pending covers this one: run looks at durable when it
+	// starts.
 	case x.wake <- struct{}{}:
 	default:
 	}
@@ -132,12 +140,14 @@ func (x *indexer) behind(last [streams]uint64) bool {
 func (x *indexer) reached(stream int) uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	// The next index is made from what the streams have then.
 	if x.db == nil {
 		return math.MaxUint64
 	}
 	return x.done[stream].seq
 }
 
+// lag is how many rows the tail holds.
 func (x *indexer) lag() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -151,7 +161,8 @@ func (x *indexer) open(ctx context.Context) {
 	}
 }
 
-// start brings a file that is nearly up to date to the end.
+// start brings a file that is nearly up to date to the end. One that is far
+// behind follows while the server works: readers are told that it is not whole.
 func (x *indexer) start(ctx context.Context) {
 	if _, err := x.file(); err != nil || x.missing() > nearEnd {
 		return
@@ -175,10 +186,13 @@ func (x *indexer) openFile(ctx context.Context) error {
 			x.set(db, done)
 			return nil
 		}
+		// Nothing in it is repaired: making it anew costs time and is always
+		// right.
 		err = errors.Join(err, db.drop())
 	}
 	x.j.log.InfoContext(ctx, "index is made anew", slog.Any("err", err))
 	x.j.met.rebuilds.Inc()
+	// A log of the old file beside a new one would be played into it.
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(x.path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -212,6 +226,8 @@ func (x *indexer) verify(ctx context.Context, db *database) (done [streams]posit
 		if p.seq == 0 {
 			continue
 		}
+		// A power cut took the end of the stream, and other messages will get
+		// its sequences: rows would point at strangers.
 		if p.seq > x.j.lastOf(i) {
 			return done, false, nil
 		}
@@ -219,6 +235,8 @@ func (x *indexer) verify(ctx context.Context, db *database) (done [streams]posit
 		switch {
 		case errors.Is(err, whisk.NotFound) && i != inJournal:
 			continue // grown old: calls and dead letters expire by themselves
+		// JOURNAL is never trimmed above what the index has, so it is another
+		// journal, or another index.
 		case errors.Is(err, whisk.NotFound):
 			return done, false, nil
 		case err != nil:
@@ -244,6 +262,9 @@ func (x *indexer) missing() uint64 {
 
 // fault gives the index up until it is opened again. An error of the index is
 // told, and ends nothing: readers scan the streams meanwhile.
+//
+// The tail goes with the file: rows that are only in memory would grow without
+// bound while nobody takes them. The streams have them all.
 func (x *indexer) fault(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		x.j.log.ErrorContext(ctx, "index failed", slog.String("step", what), slog.Any("err", err))
@@ -263,6 +284,7 @@ func (x *indexer) clearTail(n int) {
 	for i := range x.tail[:n] {
 		for k := range x.tail[i].rows {
 			r := &x.tail[i].rows[k]
+			// Oldest first, as they were added.
 			left := x.byID[r.id]
 			if len(left) > 1 {
 				x.byID[r.id] = left[1:]
@@ -274,11 +296,16 @@ func (x *indexer) clearTail(n int) {
 	}
 	clear(x.tail[:n])
 	x.tail = x.tail[n:]
+	// Without regard to whether somebody waits: that is what a writer that was
+	// full looks at next.
 	close(x.eased)
 	x.eased = make(chan struct{})
 }
 
 // run keeps the index up to date until ctx ends.
+//
+// One goroutine does all that changes the file, so steps need no order between
+// them but their own.
 func (x *indexer) run(ctx context.Context) {
 	tick := time.NewTicker(x.j.pace.keep * expireEvery)
 	defer tick.Stop()
@@ -290,7 +317,8 @@ func (x *indexer) run(ctx context.Context) {
 		if err != nil {
 			x.fault(ctx, what, err)
 			if failures++; failures > 1 {
-				// Opening it again has not helped.
+				// Opening it again has not helped. The next step then makes it
+				// anew. The first failure may have been of the moment.
 				err := os.Remove(x.path)
 				x.j.log.WarnContext(ctx, "index removed", slog.Any("err", err))
 			}
@@ -328,7 +356,8 @@ func (x *indexer) step(ctx context.Context) (what string, err error) {
 	return "follow", x.follow(ctx)
 }
 
-// finish indexes what is flushed when the journal stops.
+// finish indexes what is flushed when the journal stops. A whole index that is
+// finished spares the next start the reading.
 func (x *indexer) finish(ctx context.Context) {
 	x.mu.Lock()
 	whole := x.whole
@@ -364,6 +393,8 @@ func (x *indexer) follow(ctx context.Context) error {
 		n := 0
 		for ; n < len(x.tail) && len(rows) < indexRows; n++ {
 			b := &x.tail[n]
+			// What is not flushed may be lost, and its sequence given out
+			// again: the file must not know of it. Later messages wait with it.
 			if b.at.seq > x.durable[b.stream] {
 				break
 			}
@@ -386,6 +417,8 @@ func (x *indexer) follow(ctx context.Context) error {
 func (x *indexer) put(ctx context.Context, db *database, rows []row, reached [streams]position, n int) error {
 	// Short, and not to be broken off: the names that it makes are remembered.
 	return db.write(context.WithoutCancel(ctx), rows, reached, func(tx *sql.Tx) error {
+		// Commit and clearing under one lock: between them a row would be found
+		// twice, and a list would show it twice.
 		x.commit.Lock()
 		defer x.commit.Unlock()
 		if err := tx.Commit(); err != nil {
@@ -413,6 +446,8 @@ func (x *indexer) catchUp(ctx context.Context) error {
 	}
 	x.j.mu.Lock()
 	x.mu.Lock()
+	// Under the journal's lock, which wrote is called under too: every message
+	// up to last is read below, and every one after it is in the tail.
 	x.on = true
 	x.mu.Unlock()
 	last := x.j.last
@@ -487,6 +522,7 @@ func rowsOf(ctx context.Context, j *Journal, stream int, m *bus.Message) []row {
 		j.log.ErrorContext(ctx, "dead letter can't be read", slog.Uint64("seq", m.Seq), slog.Any("err", err))
 		return nil
 	}
+	// The whole entries before the damage are indexed all the same.
 	entries, err := decodeEntries(m.Data)
 	if err != nil {
 		j.log.ErrorContext(ctx, "journal message can't be read", slog.Uint64("seq", m.Seq), slog.Any("err", err))

@@ -12,7 +12,9 @@ import (
 // two thirds of one alone.
 const insertRows = 40
 
-// insert is a statement that puts rows into one table.
+// insert is a statement that puts rows into one table. Replacing makes a row
+// that is written twice harmless: after a crash messages are indexed again from
+// the last position.
 type insert struct {
 	head    string
 	columns int
@@ -72,6 +74,8 @@ func (d *database) write(ctx context.Context, rows []row, reached [streams]posit
 			return err
 		}
 	}
+	// In the same transaction as the rows: the file never claims more or less
+	// than it has.
 	for s, p := range reached {
 		if p.seq == 0 {
 			continue
@@ -108,6 +112,8 @@ func (d *database) name(ctx context.Context, tx *sql.Tx, r *row) (int64, error) 
 	k := nameKey{r.space, r.name, r.class}
 	if v, ok := d.names.Load(k); ok {
 		i := v.(nameInfo)
+		// Noted before the commit, which is harmless: lists then look at a name
+		// that has nothing newer.
 		if i.newest < r.start {
 			d.names.Store(k, nameInfo{i.id, r.start})
 		}

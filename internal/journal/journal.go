@@ -45,7 +45,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// streamBus is what the journal needs of the bus.
+// streamBus is what the journal needs of the bus. Tests lay one over a real
+// bus, to fail a step or to cut between two.
 type streamBus interface {
 	Publish(ctx context.Context, m bus.Message, expectLast *uint64) (uint64, error)
 	Flush(ctx context.Context) error
@@ -99,6 +100,9 @@ type Journal struct {
 	dead uint64     // the oldest dead letter kept, as last seen
 }
 
+// judgedAt says how far judging had come with message seq. Floor must not
+// follow it before that message is flushed: after a power cut the events would
+// be trimmed and their verdicts gone.
 type judgedAt struct {
 	seq   uint64
 	place whisk.Place
@@ -143,12 +147,15 @@ func open(ctx context.Context, b streamBus, o Options) (*Journal, error) {
 			j.dead = st.First
 		}
 	}
+	// About a thousand marks cover a full stream, whatever its size.
 	j.volume.grain = max(j.limit/1024, 1)
 	if err := j.replay(ctx); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j.writer = newWriter(j, inJournal, bus.SubjectJournal)
 	j.calls = newWriter(j, inCalls, bus.SubjectCalls)
+	// The index comes after the replay and opens before the trim: the trim
+	// stays below what the index has reached, and must know that first.
 	j.index = newIndexer(j, o.Index)
 	j.index.open(ctx)
 	// On a full disk room comes first: what follows wants some.
@@ -170,6 +177,10 @@ const drainTime = 10 * time.Second
 // error when the stream can't be written or flushed any more, or is written
 // by somebody else: the process must end then.
 func (j *Journal) Run(ctx context.Context) error {
+	// The writers stop first, on ctx. The flusher, the index and the keeper go
+	// on until the writers have drained their inboxes: a writer may wait for
+	// room that only these make. If one of them fails, gctx stops the writers
+	// too.
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	stop, cancel := context.WithCancel(gctx)
 	g.Go(func() error {
@@ -189,6 +200,8 @@ func (j *Journal) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	// What the drained inboxes wrote is flushed and indexed last, so that the
+	// next start finds an index that has everything.
 	bye, end := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer end()
 	if err := j.flush(bye); err != nil {
@@ -201,7 +214,9 @@ func (j *Journal) Run(ctx context.Context) error {
 // Close closes the index. Run must have returned.
 func (j *Journal) Close() error { return j.index.close() }
 
-// settleLoop flushes what nobody waited for, so that Low can move.
+// settleLoop flushes what nobody waited for, so that Low can move. Starts and
+// records are written without a flush of their own. Without this loop a quiet
+// journal would hold its last matches as undone until somebody else flushed.
 func (j *Journal) settleLoop(ctx context.Context) error {
 	tick := time.NewTicker(j.pace.settle)
 	defer tick.Stop()
@@ -227,6 +242,8 @@ func (j *Journal) settleLoop(ctx context.Context) error {
 // done in it go.
 func (j *Journal) flush(ctx context.Context) error {
 	j.mu.Lock()
+	// Taken before the flush: what is written while it runs may be on the disk
+	// or not, and is not counted as flushed.
 	last := j.last
 	gapless := len(j.gaps) == 0
 	j.mu.Unlock()
@@ -235,10 +252,13 @@ func (j *Journal) flush(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	j.ledger.settle(last[inJournal])
+	// Floor may pass an event only when the message that judged it is flushed.
 	for len(j.pending) > 0 && j.pending[0].seq <= last[inJournal] {
 		j.settled = j.pending[0].place
 		j.pending = j.pending[1:]
 	}
+	// The gaps were closed by messages that this flush covers. Had one closed
+	// while the flush ran, its verdicts might not be on the disk yet.
 	if gapless {
 		j.gapLow, j.gapFloor = 0, 0
 	}
@@ -249,7 +269,9 @@ func (j *Journal) flush(ctx context.Context) error {
 	return nil
 }
 
-// ease wakes whoever waits for room. The caller holds mu.
+// ease wakes whoever waits for room. The caller holds mu. A closed channel
+// reaches all waiters, and they may wait with a context beside it, which a
+// condition variable would not allow.
 func (j *Journal) ease() {
 	close(j.eased)
 	j.eased = make(chan struct{})
@@ -284,6 +306,8 @@ func (j *Journal) Undone() []whisk.Pending {
 func (j *Journal) Floor() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	// Not judged, but settled: a verdict that is not flushed can be lost, and
+	// its event is then judged again.
 	floor := j.settled.Seq + 1
 	if f := j.ledger.floor(); f != 0 {
 		floor = min(floor, f)
@@ -303,10 +327,13 @@ func (j *Journal) Low() uint64 {
 
 // low is Low. The caller holds mu.
 func (j *Journal) low() uint64 {
+	// Above gapLow lie the ranges that show the gaps. Were they trimmed, the
+	// next start would take everything below its first message as judged.
 	if j.gapLow != 0 {
 		return min(j.gapLow, j.ledger.low())
 	}
 	return j.ledger.low()
 }
 
+// errStopped is Unavailable: the caller may come again after the next start.
 var errStopped = whisk.E(whisk.Unavailable, "append to journal", errors.New("the server is stopping"))

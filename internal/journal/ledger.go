@@ -10,6 +10,7 @@ import (
 type phase uint8
 
 const (
+	// The order counts: a later phase of one attempt outranks an earlier one.
 	waiting   phase = iota // the next attempt has not begun; there may be earlier ones
 	started                // it runs, or the process died while it ran
 	recorded               // it failed and another follows when it is due
@@ -18,6 +19,10 @@ const (
 )
 
 // originShift leaves room for 2^20 matches in one message.
+//
+// An origin is the sequence of the message that made a match, and the match's
+// number in it. It is the order of dispatch, and a carry keeps it: nothing
+// loses its turn by being written again.
 const originShift = 20
 
 // node is one match that is not done, or not yet known to be done for good.
@@ -35,17 +40,22 @@ type node struct {
 	released bool  // done, and flushed: no longer held
 }
 
-// rank orders the states of a match: of two the higher one counts.
+// rank orders the states of a match: of two the higher one counts. Entries may
+// come twice or late: a carry says again what a start or record said, and a
+// judged gap comes after records that outlived their verdicts. Taking the
+// maximum makes the result the same in every order.
 func (n *node) rank() int { return rankOf(len(n.pending.Attempts), n.phase) }
 
 func rankOf(attempt int, p phase) int {
 	if p == done {
+		// Nothing follows done, whatever the number of the attempt.
 		return int(^uint(0) >> 1)
 	}
 	return attempt*int(done) + int(p)
 }
 
 // afterFlush is what happens to a node once everything up to seq is flushed.
+// Until then the old message holds: after a power cut it may be all there is.
 type afterFlush struct {
 	seq     uint64
 	node    *node
@@ -55,6 +65,9 @@ type afterFlush struct {
 // ledger knows what became of every match since Low. It is pure: told of the
 // entries in the order of the journal, and of flushes. Not safe for concurrent
 // use.
+//
+// Of two truths it keeps both apart: what is written (phases, which decide what
+// runs) and what is flushed (queues, which decide what may be trimmed).
 type ledger struct {
 	nodes map[whisk.Match]*node
 	// What is undone holds up the trim of JOURNAL by its message, and that of
@@ -92,6 +105,8 @@ func (l *ledger) apply(e *stored, at place, matches int) int {
 			r := &e.Verdict.Rules[i]
 			if r.Decision == whisk.Matched {
 				l.match(e.Verdict, r, at, seq<<originShift|uint64(matches))
+				// Only matches count, alike in writing and in replay: both must
+				// give a match the same origin.
 				matches++
 			}
 		}
@@ -119,6 +134,8 @@ func (l *ledger) match(v *whisk.Verdict, r *whisk.RuleVerdict, at place, origin 
 		l.release(n)
 		n = nil
 	}
+	// The node may also stem from a record alone, whose verdict a power cut
+	// took: then origin is 0, and this verdict completes it.
 	if n != nil && n.origin != 0 {
 		return // judged already: that verdict stands
 	}
@@ -132,6 +149,10 @@ func (l *ledger) match(v *whisk.Verdict, r *whisk.RuleVerdict, at place, origin 
 
 // of reports whether n may be a match of the event with this ID, whose first
 // attempt has that one.
+//
+// A node that knows only starts and records has no event ID. The ID of a first
+// attempt is derived from the event, so it tells as well. What can't be told
+// apart is taken for the same: an attempt that ran is not run again.
 func (n *node) of(event, first string) bool {
 	if n.event != "" {
 		return n.event == event
@@ -156,11 +177,14 @@ func (l *ledger) invoke(e *stored, at place, origin uint64) {
 func (l *ledger) start(e *stored) {
 	n := l.nodes[e.Match]
 	if n == nil {
+		// A late start of a match that is done and gone. While the journal is
+		// read its verdict may still come.
 		if !l.replaying {
 			return
 		}
 		n = l.node(e.Match)
 	}
+	// It tells of something older than is known, from before a carry.
 	if rankOf(e.Attempt, started) <= n.rank() {
 		return
 	}
@@ -181,6 +205,8 @@ func (l *ledger) record(e *stored, at place) {
 		}
 		n = l.node(e.Match)
 	}
+	// A record that is not final and has no due time: no attempts are left, and
+	// a dead letter must follow. A start that finds this finishes it.
 	p := recorded
 	if e.Due.IsZero() {
 		p = exhausted
@@ -217,12 +243,15 @@ func (l *ledger) finish(m whisk.Match, at place) {
 		return
 	}
 	n.phase = done
+	// It runs no more from here on, but holds its messages until the record is
+	// flushed: a power cut must find either the match undone or its record.
 	l.after = append(l.after, afterFlush{seq: at.seq(), node: n})
 }
 
 func (l *ledger) carry(e *stored, at place) {
 	p := e.Carry
 	n := l.nodes[p.Match]
+	// As in match: the sequence has been given out again to another event.
 	if n != nil && n.event != "" && n.event != p.EventID {
 		l.release(n)
 		n = nil
@@ -236,6 +265,8 @@ func (l *ledger) carry(e *stored, at place) {
 		n.pending.Rule, n.pending.Action, n.pending.Since = p.Rule, p.Action, p.Since
 		l.hold(n, at.seq(), carriedSize(p))
 	} else if n.held != 0 {
+		// The first size was the payload as the archive has it; from here on
+		// what the carry takes counts.
 		l.bytes -= n.size
 		n.size = carriedSize(p) + nodeOverhead
 		if e.body != "" {
@@ -246,10 +277,13 @@ func (l *ledger) carry(e *stored, at place) {
 	if ph := phaseOf(p); rankOf(len(p.Attempts), ph) > n.rank() {
 		n.pending.Attempts, n.pending.Due, n.phase = p.Attempts, p.Due, ph
 	}
+	// The body is read from the carry at once, but the trim goes by the old
+	// place until the carry is flushed.
 	n.body, n.filled = at, l.filled
 	l.after = append(l.after, afterFlush{seq: at.seq(), node: n, carried: true})
 }
 
+// phaseOf is the phase that a carry tells: view in reverse.
 func phaseOf(p *whisk.Pending) phase {
 	switch {
 	case p.Exhausted:
@@ -274,6 +308,8 @@ func carriedSize(p *whisk.Pending) int64 {
 	return int64(n)
 }
 
+// node makes a node that holds nothing up: its origin is 0 until a verdict, an
+// invoke or a carry is known.
 func (l *ledger) node(m whisk.Match) *node {
 	n := &node{match: m}
 	l.nodes[m] = n
@@ -316,6 +352,9 @@ func (l *ledger) release(n *node) {
 }
 
 // leave tells the queues that n was in that it is there no more.
+//
+// Queues are only told the number: searching them would cost as much as they
+// are long.
 func (l *ledger) leave(n *node, carried bool) {
 	if carried {
 		l.carried.gone()
@@ -332,11 +371,14 @@ func (l *ledger) leave(n *node, carried bool) {
 func (l *ledger) settle(seq uint64) {
 	l.flushed = max(l.flushed, seq)
 	i := 0
+	// after is in the order of messages, so what is flushed is its beginning.
 	for ; i < len(l.after) && l.after[i].seq <= l.flushed; i++ {
 		n := l.after[i].node
 		switch {
 		case n.released:
 		case !l.after[i].carried:
+			// While reading, a final without verdict stays: if its event lies
+			// in a gap and is judged again, this keeps it from running again.
 			if !l.replaying || n.origin != 0 {
 				l.release(n)
 			}
@@ -357,6 +399,9 @@ func (l *ledger) moved(n *node, seq uint64) {
 
 // low is the oldest message that is still needed: one that holds something
 // undone, else the one after the last that is flushed.
+//
+// It only grows while the process lives: new entries lie above flushed, and a
+// carry moves its match up.
 func (l *ledger) low() uint64 {
 	low := l.flushed + 1
 	for _, q := range []*queue{&l.fresh, &l.carried} {
@@ -381,6 +426,8 @@ func (l *ledger) endReplay(gaps ranges) {
 	l.replaying = false
 	for m, n := range l.nodes {
 		lost := n.origin == 0
+		// What is done holds nothing. What has no verdict and lies in no gap
+		// belongs to a match that ended below Low.
 		if n.phase == done && !lost || lost && !gaps.has(m.Event) {
 			l.release(n)
 		}
@@ -388,7 +435,8 @@ func (l *ledger) endReplay(gaps ranges) {
 }
 
 // void forgets every match of an event above last: the archive does not have
-// those events any more.
+// those events any more. Those sequences will be given out again, and a new
+// event must not inherit the attempts of a lost one.
 func (l *ledger) void(last uint64) {
 	for m, n := range l.nodes {
 		if m.Event > last {
@@ -401,6 +449,7 @@ func (l *ledger) void(last uint64) {
 func (n *node) view() whisk.Pending {
 	p := n.pending
 	p.Match, p.Seq, p.Origin, p.EventID = n.match, n.match.Event, n.origin, n.event
+	// The caller may keep it, and the ledger goes on writing into its own.
 	p.Attempts = slices.Clone(p.Attempts)
 	p.Started, p.Exhausted = n.phase == started, n.phase == exhausted
 	return p

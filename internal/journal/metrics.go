@@ -6,7 +6,9 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// metrics counts what the journal does.
+// metrics counts what the journal does. They exist before they are registered,
+// so that the replay can count, and are registered only with a journal that is
+// open: a failed Open leaves nothing in the registry.
 type metrics struct {
 	entries  map[whisk.EntryKind]prometheus.Counter
 	messages prometheus.Counter
@@ -39,6 +41,7 @@ func newMetrics() *metrics {
 		rebuilds: count("index_rebuilds_total", "Times that the index was made anew."),
 	}
 	for _, k := range kinds[1:] {
+		// Looked up once: the writer counts under load.
 		m.entries[k] = entries.WithLabelValues(string(k))
 	}
 	m.replayed = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -59,6 +62,7 @@ func (m *metrics) register(r prometheus.Registerer, j *Journal) {
 	gauge := func(name, help string, f func() float64) prometheus.GaugeFunc {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "journal", Name: name, Help: help}, f)
 	}
+	// A scrape takes the journal's lock for as long as it takes to add up.
 	locked := func(f func() int64) func() float64 {
 		return func() float64 {
 			j.mu.Lock()
@@ -75,6 +79,8 @@ func (m *metrics) register(r prometheus.Registerer, j *Journal) {
 	)
 }
 
+// wrote counts a message, and its entries by kind if it is one of JOURNAL: the
+// entries of CALLS are all records, and messages count those.
 func (m *metrics) wrote(stream int, batch []part) {
 	m.messages.Inc()
 	if stream != inJournal {

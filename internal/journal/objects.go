@@ -17,6 +17,9 @@ import (
 const unnamed = time.Hour
 
 // digests are the objects put of late.
+//
+// Between putting an object and writing its name no row tells of it. Without
+// these a sweep in that moment would take it.
 type digests struct {
 	mu  sync.Mutex
 	put map[string]time.Time
@@ -37,6 +40,7 @@ func (d *digests) add(digest string, now time.Time) {
 	d.put[digest] = now
 }
 
+// has reports whether an object was put of late, or may have been.
 func (d *digests) has(digest string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,6 +63,8 @@ func (j *Journal) ObjectInUse(digest string) bool {
 	return j.using.has(digest) || j.index.names(ctx, digest)
 }
 
+// putLogs puts log lines into an object and returns its digest. The caller
+// flushes before it names it.
 func (j *Journal) putLogs(ctx context.Context, lines []string) (string, error) {
 	b, err := json.Marshal(lines)
 	if err != nil {
@@ -92,6 +98,7 @@ func (j *Journal) withBody(ctx context.Context, ev *whisk.Event, digest string) 
 	if err != nil {
 		return fmt.Errorf("read event: %w", err)
 	}
+	// What the stream says of the event is not in its JSON.
 	seq, accepted := ev.Seq, ev.Accepted
 	if err := json.Unmarshal(b, ev); err != nil {
 		return fmt.Errorf("read event: %w", err)

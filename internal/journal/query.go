@@ -10,6 +10,9 @@ import (
 )
 
 // listing says which rows a list wants.
+//
+// since and upto are of the row's start, not of when it was written. most is
+// what is kept while names are read: skip and limit together.
 type listing struct {
 	space       string
 	name        string // empty: any
@@ -25,11 +28,13 @@ type listed struct {
 	class class
 }
 
-// newestFirst is the order of lists.
+// newestFirst is the order of lists. The place breaks ties, so that pages do
+// not overlap.
 func newestFirst(a, b listed) int {
 	return cmp.Or(cmp.Compare(b.start, a.start), cmp.Compare(b.place, a.place))
 }
 
+// bounds turns two times, zero for none, into milliseconds.
 func bounds(since, upto time.Time) (int64, int64) {
 	lo, hi := int64(math.MinInt64), int64(math.MaxInt64)
 	if !since.IsZero() {
@@ -41,12 +46,14 @@ func bounds(since, upto time.Time) (int64, int64) {
 	return lo, hi
 }
 
+// wants is for the tail what the query is for the file.
 func (l *listing) wants(r *row) bool {
 	return r.id != "" && r.space == l.space && slices.Contains(l.classes, r.class) &&
 		(l.name == "" || l.name == r.name) && r.start >= l.since && r.start <= l.upto
 }
 
-// tailed returns the rows of the tail that l wants.
+// tailed returns the rows of the tail that l wants. It looks at every row:
+// there are at most maxTail, and mostly few.
 func (x *indexer) tailed(l *listing) []listed {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -61,6 +68,7 @@ func (x *indexer) tailed(l *listing) []listed {
 	return out
 }
 
+// file returns the database, or errNoIndex while there is none.
 func (x *indexer) file() (*database, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -80,6 +88,8 @@ func (x *indexer) list(ctx context.Context, l listing) ([]listed, error) {
 		return out, nil // it says that it is not whole
 	}
 	slices.SortFunc(out, newestFirst)
+	// One query per name, each along its key, instead of one over the
+	// namespace, which would have to sort all of it.
 	for _, n := range db.named(&l) {
 		if len(out) >= l.most && out[l.most-1].start > n.newest {
 			break // no name that follows has anything newer
@@ -95,7 +105,8 @@ func (x *indexer) list(ctx context.Context, l listing) ([]listed, error) {
 	return out[:min(len(out), l.most)], nil
 }
 
-// number returns how many rows l wants.
+// number returns how many rows l wants. While the index is not whole, the
+// number is too low.
 func (x *indexer) number(ctx context.Context, l listing) (int, error) {
 	x.commit.RLock()
 	defer x.commit.RUnlock()
@@ -142,6 +153,7 @@ func (d *database) named(l *listing) []chosen {
 	return out
 }
 
+// newest returns the newest rows of one name within the bounds of l.
 func (d *database) newest(ctx context.Context, n chosen, l *listing) ([]listed, error) {
 	rows, err := d.r.QueryContext(ctx, "SELECT place, start FROM entries WHERE name = ? AND start BETWEEN ? AND ? ORDER BY start DESC, place DESC LIMIT ?", n.id, l.since, l.upto, l.most)
 	if err != nil {
@@ -170,6 +182,7 @@ func (x *indexer) find(ctx context.Context, id string) ([]place, error) {
 	if err != nil {
 		return tail, nil
 	}
+	// The file holds what is older than the tail: appending keeps the order.
 	found, err := db.places(ctx, "SELECT place FROM entries WHERE id = ? ORDER BY place", idKey(id))
 	if err != nil {
 		return nil, err
@@ -263,6 +276,8 @@ func (x *indexer) tries(ctx context.Context, match string) ([]try, error) {
 }
 
 // names reports whether an entry names the object digest: true when in doubt.
+// Who asks removes the object on a no: a row that is missing or can't be read
+// must not cost anybody his log text.
 func (x *indexer) names(ctx context.Context, digest string) bool {
 	x.commit.RLock()
 	defer x.commit.RUnlock()
@@ -307,12 +322,16 @@ func (x *indexer) expire(ctx context.Context) error {
 	return nil
 }
 
-// expireRows is how many rows one step of an expiry removes.
+// expireRows is how many rows one step of an expiry removes. Steps keep each
+// transaction short: rows of new messages wait for it.
 const expireRows = 5_000
 
+// expire removes the rows with places from from up to, not including, to.
 func (d *database) expire(ctx context.Context, from, to place) error {
 	for _, q := range []string{
 		"DELETE FROM entries WHERE place IN (SELECT place FROM entries WHERE place >= ? AND place < ? ORDER BY place LIMIT ?)",
+		// Events are keyed by sequence, not place, but judged nearly in order:
+		// what has expired is among the oldest.
 		"DELETE FROM events WHERE seq IN (SELECT seq FROM (SELECT seq, place FROM events ORDER BY seq LIMIT 20000) WHERE place >= ? AND place < ? LIMIT ?)",
 		"DELETE FROM tries WHERE (match, attempt, place) IN (SELECT match, attempt, place FROM tries WHERE place >= ? AND place < ? LIMIT ?)",
 		"DELETE FROM objects WHERE (digest, place) IN (SELECT digest, place FROM objects WHERE place >= ? AND place < ? LIMIT ?)",

@@ -20,6 +20,8 @@ type item struct {
 	held uint64
 }
 
+// left reports whether an item stands for nothing any more: its match is over,
+// or held in another place.
 func (q *queue) left(i item) bool {
 	if q.carried {
 		return i.n.released || i.n.held != i.held
@@ -27,6 +29,7 @@ func (q *queue) left(i item) bool {
 	return i.n.released || i.n.carried
 }
 
+// key is what the queue is in order of.
 func (q *queue) key(i item) uint64 {
 	if q.byEvent {
 		return i.n.match.Event
@@ -48,11 +51,14 @@ func (q *queue) push(n *node) {
 // gone is told that a node has left.
 func (q *queue) gone() {
 	q.stale++
+	// A short queue is not worth a sweep.
 	if n := len(q.items) - q.from; q.stale > 64 && q.stale > n/2 {
 		q.sweep()
 	}
 }
 
+// sweep moves what stays to the front, in order, and lets the rest be
+// collected.
 func (q *queue) sweep() {
 	kept := q.items[:0]
 	for _, it := range q.items[q.from:] {
@@ -70,6 +76,7 @@ func (q *queue) head() *node {
 		if it := q.items[q.from]; !q.left(it) {
 			return it.n
 		}
+		// The array lives on: it must not keep the node alive.
 		q.items[q.from] = item{}
 		q.from++
 		q.stale = max(q.stale-1, 0)

@@ -37,6 +37,7 @@ func (r *ranges) cut(last uint64) {
 	*r = s
 }
 
+// has looks from the end: what is asked for is mostly young.
 func (r ranges) has(v uint64) bool {
 	for i := len(r) - 1; i >= 0; i-- {
 		if v >= r[i][0] {
@@ -56,7 +57,8 @@ func (r ranges) after(v uint64) uint64 {
 	return v
 }
 
-// gaps returns what is missing between first and last.
+// gaps returns what is missing between first and last. They are closed ranges
+// in order; what the set has beyond last is ignored.
 func (r ranges) gaps(first, last uint64) [][2]uint64 {
 	var out [][2]uint64
 	for _, e := range r {

@@ -22,6 +22,7 @@ type Query struct {
 	Trigger   string // Events only: a trigger's name; empty for all
 }
 
+// listing also sets the Limit that 0 stands for: its callers go by it.
 func (q *Query) listing(name string, classes ...class) listing {
 	if q.Limit <= 0 {
 		q.Limit = whisk.MaxListLimit
@@ -47,6 +48,8 @@ func (j *Journal) Activation(ctx context.Context, namespace, id string) (whisk.A
 	var found whisk.Activation
 	err := j.lookup(ctx, id, func(p place, e *stored) (bool, error) {
 		a, ok, err := j.shown(ctx, p, e)
+		// The namespace is checked on the record itself: an ID of another
+		// namespace is not found, and does not tell that it exists.
 		if err != nil || !ok || a.Namespace != namespace || a.ID != id {
 			return false, err
 		}
@@ -62,6 +65,7 @@ func (j *Journal) Activation(ctx context.Context, namespace, id string) (whisk.A
 // shown returns the activation that an entry shows, if it shows one.
 func (j *Journal) shown(ctx context.Context, p place, e *stored) (whisk.Activation, bool, error) {
 	switch {
+	// Dead letters have readers of their own.
 	case p.stream() == inDead:
 	case e.Kind == whisk.EntryRecord && e.Record != nil:
 		a, err := j.withLogs(ctx, e)
@@ -94,6 +98,7 @@ func (j *Journal) lookup(ctx context.Context, id string, fn func(place, *stored)
 			return err
 		}
 	}
+	// Only a whole index can say that there is nothing.
 	if err == nil && j.Complete() {
 		return notFound("look up " + id)
 	}
@@ -101,7 +106,9 @@ func (j *Journal) lookup(ctx context.Context, id string, fn func(place, *stored)
 }
 
 const (
-	// maxScan bounds what a scan reads of one stream, in bytes.
+	// maxScan bounds what a scan reads of one stream, in bytes. A scan without
+	// bound would let anybody who asks for an unknown ID read a whole stream
+	// from the disk.
 	maxScan = 256 << 20
 	// scanSlack is how much earlier than the time in an ID its entry may have
 	// been written: the source's clock may be ahead of ours.
@@ -144,6 +151,8 @@ func (j *Journal) scan(ctx context.Context, id string, fn func(place, *stored) (
 	return notFound("look up " + id)
 }
 
+// scanMessage calls fn for the entries of one message that the index would list
+// under id: both go by the same rows.
 func scanMessage(stream int, m *bus.Message, id string, fn func(place, *stored) (bool, error)) (bool, error) {
 	entries, err := decodeEntries(m.Data)
 	if err != nil {
@@ -171,6 +180,8 @@ func (j *Journal) Activations(ctx context.Context, q Query) ([]whisk.Activation,
 		return nil, err
 	}
 	out := make([]whisk.Activation, 0, min(len(list), q.Limit))
+	// Skipped rows are not read from their stream. An entry that was trimmed
+	// since is left out, so a page may be shorter than its limit.
 	for _, l := range list[min(max(q.Skip, 0), len(list)):] {
 		e, err := j.recent.entry(ctx, l.place)
 		if errors.Is(err, whisk.NotFound) {
@@ -235,6 +246,8 @@ func (j *Journal) Verdict(ctx context.Context, namespace, eventID string) (whisk
 // Attempts returns the attempts of a match, and the ID of its dead letter if it
 // came to that. NotFound when the journal does not know the match any more.
 func (j *Journal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attempt, string, error) {
+	// The ledger has all attempts of what is undone, those of before a carry
+	// too.
 	if p, ok := j.undone(m); ok {
 		return p.Attempts, "", nil
 	}
@@ -259,6 +272,7 @@ func (j *Journal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attempt,
 	if len(out) > 0 || dead != "" {
 		return out, dead, nil
 	}
+	// No rows of its own: it had one attempt, which succeeded at once.
 	first, err := j.onlyAttempt(ctx, m)
 	if err != nil {
 		return nil, "", err
@@ -295,7 +309,8 @@ func (j *Journal) onlyAttempt(ctx context.Context, m whisk.Match) (string, error
 	return "", notFound("look up match")
 }
 
-// record returns the record with an ID that belongs to a match.
+// record returns the record with an ID that belongs to a match. An ID alone is
+// not enough: the activation may be a blocking call's.
 func (j *Journal) record(ctx context.Context, id string, m whisk.Match) (stored, error) {
 	var found stored
 	err := j.lookup(ctx, id, func(_ place, e *stored) (bool, error) {
@@ -329,10 +344,13 @@ func (j *Journal) Pending(ctx context.Context, m whisk.Match) (whisk.Pending, er
 		j.mu.Unlock()
 		return whisk.Pending{}, notFound("look up match")
 	}
+	// Taken together under the lock: a carry moves the body.
 	p, body := n.view(), n.body
 	j.mu.Unlock()
+	// The archive keeps the event as long as nothing else has it.
 	if body == 0 {
 		ev, err := j.bus.Event(ctx, m.Event)
+		// The sequence was given out again.
 		if err == nil && ev.ID != p.EventID {
 			err = notFound("look up event")
 		}
@@ -364,6 +382,8 @@ func (j *Journal) Pending(ctx context.Context, m whisk.Match) (whisk.Pending, er
 	return p, nil
 }
 
+// parseDead reads a stored dead letter. The sequence is not in an event's JSON:
+// it is the match's.
 func parseDead(data []byte) (deadLetter, error) {
 	var d deadLetter
 	if err := json.Unmarshal(data, &d); err != nil {
@@ -386,6 +406,9 @@ func (j *Journal) DeadLetters(ctx context.Context, namespace string, skip, limit
 	if err != nil {
 		return nil, err
 	}
+	// Two letters of one match with the same last attempt are one, written
+	// twice because a crash came in between. One that was driven again has a
+	// new attempt.
 	type key struct {
 		match whisk.Match
 		last  string
@@ -418,6 +441,8 @@ func (j *Journal) DeadLetters(ctx context.Context, namespace string, skip, limit
 	return out, nil
 }
 
+// deadAt reads the dead letter at a place, with its event. NotFound when it has
+// grown old.
 func (j *Journal) deadAt(ctx context.Context, p place) (whisk.DeadLetter, error) {
 	data, err := j.recent.message(ctx, p)
 	if err != nil {

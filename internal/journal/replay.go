@@ -12,19 +12,24 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// replayMessages and replayBytes bound what one step of a replay reads.
+// replayMessages and replayBytes bound what one step of a replay reads. Bytes
+// bound the memory; the number keeps small messages from making long steps.
 const (
 	replayMessages = 256
 	replayBytes    = 4 << 20
 )
 
 // headers are what the headers of a message of JOURNAL say.
+//
+// A message without from judges nothing. judged and low stand in every message.
 type headers struct {
 	from, until uint64 // zero when it judges nothing
 	judged      whisk.Place
 	low         uint64
 }
 
+// readHeaders fails for a message without Judged: every message of ours has it,
+// so the stream is not ours or damaged.
 func readHeaders(m *bus.Message) (headers, error) {
 	var h headers
 	var err error
@@ -67,6 +72,7 @@ func (j *Journal) replay(ctx context.Context) error {
 	}
 	// What lies below the archive is gone: nobody can judge it.
 	j.gaps = j.ranges.gaps(max(events.First, 1), j.judged.Seq)
+	// Nothing was ever judged: then all events are new, and none is a gap.
 	if len(j.ranges) == 0 {
 		j.gaps = nil
 	}
@@ -77,6 +83,8 @@ func (j *Journal) replay(ctx context.Context) error {
 		j.gapLow, j.gapFloor = max(j.replayed, 1), j.gaps[0][0]
 	}
 	j.ledger.endReplay(j.gaps)
+	// Everything stored was flushed before it was read, so what is judged here
+	// is judged for good.
 	j.settled = j.judged
 	return nil
 }
@@ -92,6 +100,8 @@ func (j *Journal) lastMessage(ctx context.Context, seq uint64) (bus.Message, err
 	if err != nil || st.Messages == 0 {
 		return bus.Message{}, err
 	}
+	// Steps that double reach back over a hole at the end without reading the
+	// whole stream.
 	for back := uint64(1); ; back *= 2 {
 		from := st.First
 		if seq > back && seq-back > from {
@@ -119,6 +129,8 @@ func (j *Journal) replayFrom(ctx context.Context, last uint64) error {
 	if err != nil {
 		return err
 	}
+	// The Low of the last message is the highest: reading from there finds all
+	// that was undone when it was written, and all that came after.
 	j.ledger.replaying, j.replayed = true, h.low
 	low := max(h.low, 1)
 	first := true
@@ -155,6 +167,8 @@ func (j *Journal) replayMessage(m *bus.Message, below, first bool) error {
 		return err
 	}
 	switch {
+	// What was judged before the reading begins is not in sight. It was flushed
+	// and without gaps up to there, or Low would lie further back.
 	case below || first && h.from == 0:
 		j.ranges.add(0, h.judged.Seq)
 	case first:
@@ -169,6 +183,8 @@ func (j *Journal) replayMessage(m *bus.Message, below, first bool) error {
 	if h.from > 0 {
 		j.ranges.add(h.from, h.until)
 	}
+	// Also of a message without verdicts, and not the maximum: when judging was
+	// taken back, the later message counts.
 	j.judged = h.judged
 	if below {
 		return nil
@@ -204,6 +220,8 @@ func (j *Journal) agree(ctx context.Context, events bus.State) error {
 	if err != nil || ok {
 		return err
 	}
+	// Going on from judged would skip events: new ones may have been given the
+	// sequences of those that were judged.
 	was := j.judged
 	place, err := j.lastAgreed(ctx, events)
 	if err != nil {
@@ -222,6 +240,7 @@ func (j *Journal) agree(ctx context.Context, events bus.State) error {
 // has reports whether the archive has the event of a place, or had it and has
 // trimmed it.
 func (j *Journal) has(ctx context.Context, events bus.State, p whisk.Place) (bool, error) {
+	// The trim stays below what is judged for good, so what it took existed.
 	if p.Seq < events.First || p.Seq == 0 {
 		return true, nil
 	}
@@ -249,6 +268,8 @@ func (j *Journal) lastAgreed(ctx context.Context, events bus.State) (whisk.Place
 		if upTo > replayMessages && upTo-replayMessages > from {
 			from = upTo - replayMessages + 1
 		}
+		// One by one: what was lost was not flushed, so the place that is
+		// sought lies in the last few messages.
 		for seq := upTo; seq >= from; seq-- {
 			m, err := j.bus.Get(ctx, bus.StreamJournal, seq)
 			if errors.Is(err, whisk.NotFound) {
@@ -276,6 +297,7 @@ func (j *Journal) agreedIn(ctx context.Context, events bus.State, m *bus.Message
 		return whisk.Place{}, false, err
 	}
 	for i := len(entries) - 1; i >= 0; i-- {
+		// Backwards: of the events that both have, the last is wanted.
 		v := entries[i].Verdict
 		if v == nil || v.Event.Seq > j.judged.Seq {
 			continue

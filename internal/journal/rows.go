@@ -19,6 +19,9 @@ const (
 )
 
 // row is what the index knows of one entry.
+//
+// Names and IDs are kept, and nothing of the contents: a list reads those from
+// the stream by place.
 type row struct {
 	place place
 	id    string // empty: only what follows is indexed
@@ -57,12 +60,15 @@ func appendRows(rows []row, e *stored, where place) []row {
 			place: where, id: a.ID, space: a.Namespace, name: a.FilterName(),
 			start: a.Start.UnixMilli(), object: e.logs,
 		}
+		// A match with one attempt is the rule, and is found by the ID that its
+		// verdict tells: its row would double the cost of a run.
 		if e.Match != (whisk.Match{}) && (!e.Final || e.Attempt > 1) {
 			r.match, r.attempt = matchKey(e.Match), e.Attempt
 		}
 		return append(rows, r)
 	case e.Kind == whisk.EntryDead:
 		return append(rows, row{place: where, match: matchKey(e.Match), attempt: deadAttempt, dead: e.Dead})
+	// Only for the object's sake: while the carry exists, nobody removes it.
 	case e.Kind == whisk.EntryCarry && e.body != "":
 		return append(rows, row{place: where, object: e.body})
 	}
@@ -86,6 +92,8 @@ func firedAt(v *whisk.Verdict) time.Time {
 	return v.Time
 }
 
+// anyActive reports whether OpenWhisk would show an activation for the event:
+// it records none when no rule is active.
 func anyActive(v *whisk.Verdict) bool {
 	for i := range v.Rules {
 		if v.Rules[i].Decision != whisk.Off {
@@ -95,6 +103,8 @@ func anyActive(v *whisk.Verdict) bool {
 	return false
 }
 
+// matchKey is a match as one string: an invocation's ID, or the event's
+// sequence and the rule's path, which begins with a slash.
 func matchKey(m whisk.Match) string {
 	if m.Invoke != "" {
 		return m.Invoke
@@ -102,7 +112,8 @@ func matchKey(m whisk.Match) string {
 	return strconv.FormatUint(m.Event, 10) + m.Rule.String()
 }
 
-// idKey is an ID as the index has it: 16 bytes, or whatever else it is.
+// idKey is an ID as the index has it: 16 bytes, or whatever else it is. Half
+// the bytes make the largest key of the file cheaper.
 func idKey(id string) []byte {
 	var raw [idBytes]byte
 	if rawID(&raw, id) {

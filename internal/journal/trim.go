@@ -40,6 +40,8 @@ func (j *Journal) trim(ctx context.Context) error {
 		each := max(st.Bytes/int64(st.Messages), 1)
 		target = max(target, st.First+uint64(over/each)+1)
 	}
+	// The purge removes what is below target, so the message upTo stays: there
+	// is always a last message, and a start finds Judged.
 	if target = min(target, upTo); target <= st.First {
 		return nil
 	}
@@ -54,6 +56,7 @@ func (j *Journal) trim(ctx context.Context) error {
 	j.stored = after.Bytes
 	j.ease()
 	j.mu.Unlock()
+	// The mean was too low for what lay there, and there is more that may go.
 	if after.Bytes > from && after.First < upTo {
 		j.wakeKeeper()
 	}
@@ -71,6 +74,8 @@ func firstAfter(ctx context.Context, b streamBus, stream string, first, last uin
 			return 0, err
 		}
 		if len(msgs) == 0 || msgs[0].Time.After(t) {
+			// Nothing at or above mid, or something younger than t: the first
+			// one is at mid or below.
 			hi = mid
 		} else {
 			lo = max(msgs[0].Seq, mid) + 1
@@ -80,7 +85,8 @@ func firstAfter(ctx context.Context, b streamBus, stream string, first, last uin
 }
 
 // countDead tells when dead letters were pushed out by younger ones: nobody
-// will read them any more. Those that have only grown old are not counted.
+// will read them any more. Those that have only grown old are not counted. Only
+// the keeper's trimmer calls it: dead needs no lock.
 func (j *Journal) countDead(ctx context.Context) error {
 	st, err := j.bus.State(ctx, bus.StreamDead)
 	if err != nil {
@@ -88,6 +94,8 @@ func (j *Journal) countDead(ctx context.Context) error {
 	}
 	lost := st.First - min(j.dead, st.First)
 	j.dead = st.First
+	// Age takes them from a stream that has room; when it is nearly full it was
+	// the limit.
 	if lost == 0 || st.Limit <= 0 || st.Bytes < st.Limit/4*3 {
 		return nil
 	}

@@ -38,6 +38,7 @@ func (e *encoder) uint(field int, v uint64) {
 	}
 }
 
+// int writes zigzag: small negative numbers take as little as positive ones.
 func (e *encoder) int(field int, v int64) { e.uint(field, uint64(v)<<1^uint64(v>>63)) }
 
 func (e *encoder) bool(field int, v bool) {
@@ -80,11 +81,14 @@ func (e *encoder) time(field int, t time.Time) {
 		return
 	}
 	m := e.begin(field)
+	// No key and no zone: readers get UTC, as all times in the journal are.
 	e.b = binary.AppendVarint(e.b, t.Unix())
 	e.b = binary.AppendUvarint(e.b, uint64(t.Nanosecond()))
 	e.end(m)
 }
 
+// name writes the parts of a name without keys: it is in every verdict, and
+// never had a fourth part. The entity needs no length, being the rest.
 func (e *encoder) name(field int, n whisk.Name) {
 	if n.IsZero() {
 		return
@@ -106,6 +110,9 @@ func (e *encoder) begin(field int) int {
 }
 
 func (e *encoder) end(mark int) {
+	// A longer length needs more than the one byte that begin left: what was
+	// written moves up. That is rarer and cheaper than measuring everything
+	// first.
 	n := len(e.b) - mark
 	if n < 0x80 {
 		e.b[mark-1] = byte(n)
@@ -134,6 +141,8 @@ func rawID(raw *[idBytes]byte, s string) bool {
 	return true
 }
 
+// unhex returns more than 15 for what is no digit, so that two can be tested
+// with one or.
 func unhex(c byte) byte {
 	switch {
 	case c >= '0' && c <= '9':
@@ -162,6 +171,8 @@ func (d *decoder) next() bool {
 	key := d.uvarint()
 	d.field, d.typ = int(key>>typeBits), int(key&(1<<typeBits-1))
 	switch d.typ {
+	// Values are taken here, before anybody looks at the number of the field:
+	// so an unknown field is skipped whatever it holds.
 	case typeVarint:
 		d.num = d.uvarint()
 	case typeBytes:
@@ -184,6 +195,8 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
+// take returns the next n bytes. The capacity is cut, so that an append by a
+// reader can't reach into the message, which the cache shares.
 func (d *decoder) take(n uint64) []byte {
 	if n > uint64(len(d.b)) {
 		d.fail()
@@ -194,6 +207,7 @@ func (d *decoder) take(n uint64) []byte {
 	return v
 }
 
+// fail keeps the first fault: what follows it is guesswork.
 func (d *decoder) fail() {
 	if d.err == nil {
 		d.err = errWire
@@ -242,6 +256,8 @@ func (d *decoder) id() string {
 	return d.str()
 }
 
+// time is strict about the end and the nanoseconds: damage that passed the
+// checksum of the store must not turn into a due time.
 func (d *decoder) time() time.Time {
 	if !d.want(typeBytes) {
 		return time.Time{}

@@ -36,6 +36,10 @@ type span struct {
 }
 
 // part is some entries that one message holds together, encoded.
+//
+// A carry is encoded last, in put: between its choice and its turn the match
+// may have started, failed or ended, and an old state must not follow a newer
+// one.
 type part struct {
 	req     *request
 	entries []stored
@@ -49,6 +53,10 @@ type part struct {
 
 // request is what one caller wants written. Its parts are written in order,
 // and after one that was refused no other.
+//
+// left counts the parts that are neither written nor refused; at zero done is
+// closed and the inbox's room given back. left and err belong to the writer's
+// mu.
 type request struct {
 	parts []part
 	left  int
@@ -60,6 +68,10 @@ type request struct {
 
 // writer appends to one stream: one message at a time, each with all that came
 // while the one before was under way.
+//
+// One message under way at a time is what makes batches grow with the load, and
+// what makes a lost answer safe to resolve: the next sequence can hold only
+// this message or somebody else's.
 type writer struct {
 	j       *Journal
 	stream  int
@@ -89,6 +101,8 @@ func (w *writer) write(ctx context.Context, r *request) error {
 	}
 	r.left, r.done = len(r.parts), make(chan struct{})
 	w.mu.Lock()
+	// Checked under the lock under which run closes: what got in before is
+	// drained, what comes after is refused, and nothing is left waiting.
 	if w.closed {
 		w.mu.Unlock()
 		w.room.Release(size)
@@ -106,6 +120,8 @@ func (w *writer) write(ctx context.Context, r *request) error {
 	select {
 	case <-r.done:
 		return r.err
+	// The request stays where it is: it may be in the message under way. Its
+	// room is given back when it is written.
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -113,6 +129,7 @@ func (w *writer) write(ctx context.Context, r *request) error {
 
 // run writes until ctx ends, then what is in the inbox, and refuses the rest.
 func (w *writer) run(ctx context.Context) error {
+	// On every way out whoever waits in the inbox is answered.
 	defer w.refuse(errStopped)
 	for ctx.Err() == nil {
 		select {
@@ -125,6 +142,7 @@ func (w *writer) run(ctx context.Context) error {
 		}
 	}
 	w.mu.Lock()
+	// Closed first, drained then: the inbox can only shrink from here on.
 	w.closed = true
 	w.mu.Unlock()
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
@@ -139,10 +157,15 @@ func (w *writer) drain(ctx context.Context) error {
 		if len(batch) == 0 {
 			return nil
 		}
+		// Memory holds the place of every entry that is not indexed yet.
+		// Waiting here instead of dropping rows keeps every answered ID
+		// readable.
 		if err := w.j.index.room(ctx); err != nil {
 			w.finish(batch, 0, err)
 			return nil // ctx has ended
 		}
+		// After take: whether there is room depends on the size of this
+		// message.
 		if err := w.admit(ctx, batch); err != nil {
 			w.finish(batch, 0, err)
 			if ctx.Err() != nil {
@@ -161,6 +184,8 @@ func (w *writer) drain(ctx context.Context) error {
 func (w *writer) take() []part {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// An earlier part of the same request was refused. Writing the later ones
+	// would leave a hole: verdicts after a gap, or a record without its start.
 	for len(w.inbox) > 0 && w.inbox[0].req.err != nil {
 		w.done(&w.inbox[0])
 		w.inbox = w.inbox[1:]
@@ -184,11 +209,13 @@ func (w *writer) take() []part {
 		entries += p.count()
 		size += p.size()
 	}
+	// The capacity is cut: an append to the batch must not overwrite the inbox.
 	batch := w.inbox[:n:n]
 	w.inbox = w.inbox[n:]
 	return batch
 }
 
+// count is how many entries a part makes.
 func (p *part) count() int {
 	if p.carry != nil {
 		return 1
@@ -196,6 +223,8 @@ func (p *part) count() int {
 	return len(p.entries)
 }
 
+// size is what a part adds to a message, in bytes. For a carry it is a guess
+// until it is encoded.
 func (p *part) size() int {
 	if p.carry != nil {
 		return p.weight
@@ -228,8 +257,13 @@ func (w *writer) put(ctx context.Context, batch []part) error {
 	}
 	m := bus.Message{Subject: w.subject, Data: data}
 	if w.stream == inJournal {
+		// Headers are made at the last moment: Low and Judged are those of this
+		// message, not of the time when its entries were queued.
 		m.Header = w.j.header(batch)
 	}
+	// A refusal concerns this message alone: the stream has nothing in its
+	// place, and the next may be written. Every other error leaves open what
+	// the stream holds, so the writer ends, and the process with it.
 	seq, err := w.publish(ctx, m)
 	if err != nil && !errors.Is(err, errRefused) {
 		w.finish(batch, 0, err)
@@ -264,6 +298,7 @@ func (w *writer) publish(ctx context.Context, m bus.Message) (uint64, error) {
 		if err == nil {
 			return seq, nil
 		}
+		// The answer may have been lost after the write. Only the stream knows.
 		there, rerr := w.j.bus.Get(ctx, streamNames[w.stream], last+1)
 		switch {
 		case rerr == nil && bytes.Equal(there.Data, m.Data):
@@ -273,6 +308,8 @@ func (w *writer) publish(ctx context.Context, m bus.Message) (uint64, error) {
 		case errors.Is(rerr, whisk.NotFound) && errors.Is(err, whisk.TooLarge):
 			return 0, fmt.Errorf("%w: %w", errRefused, err)
 		}
+		// A full stream is no fault and is waited for without end. Anything
+		// else is tried maxTries times.
 		full := errors.Is(err, whisk.Unavailable) && errors.Is(rerr, whisk.NotFound)
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -301,12 +338,14 @@ func (w *writer) finish(batch []part, seq uint64, err error) {
 	defer w.mu.Unlock()
 	for i := range batch {
 		r := batch[i].req
+		// Parts are written in order: the last one sets what the caller sees.
 		r.seq = seq
 		if err != nil && r.err == nil {
 			r.err = err
 		}
 		w.done(&batch[i])
 	}
+	// The batch shares the inbox's array, which would keep the entries alive.
 	clear(batch)
 }
 
@@ -337,6 +376,9 @@ const (
 	headerLow    = "Low"    // the oldest message still needed when it was written
 )
 
+// header returns the headers of a message with batch. Every message carries
+// Judged and Low, even one without verdicts: a start reads the last message
+// only to know where to begin. Judged never goes back when a gap is judged.
 func (j *Journal) header(batch []part) nats.Header {
 	j.mu.Lock()
 	low, judged := j.low(), j.judged
@@ -375,6 +417,8 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 	carries := batch[0].carry != nil
 	j.mu.Lock()
 	j.last[stream] = seq
+	// Everything below happens under one lock: ledger, ranges and index see the
+	// same message at once, and in the order of the stream.
 	number, matches := 0, 0
 	for i := range batch {
 		p := &batch[i]
@@ -387,6 +431,7 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 			}
 			rows = appendRows(rows, e, where)
 		}
+		// After the entries: when a gap closes, its matches are in the ledger.
 		if p.span != nil {
 			j.judgedUpTo(seq, p.span)
 		}
@@ -394,6 +439,8 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 	if stream == inJournal {
 		j.volume.add(seq, len(data))
 		j.stored += int64(len(data)) + messageOverhead
+		// Something was written, so whoever waited has got his room. He asks
+		// anew.
 		j.wanted = 0
 		j.met.bytes.Add(float64(len(data)))
 		if !carries {
@@ -408,6 +455,8 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 	j.index.wrote(stream, seq, checksum(data), rows)
 	j.mu.Unlock()
 	j.met.wrote(stream, batch)
+	// Outside the lock: followers only read what is immutable, and only this
+	// goroutine tells those of its stream, so they still see its order.
 	j.tails.tell(batch)
 }
 
@@ -420,5 +469,6 @@ func (j *Journal) judgedUpTo(seq uint64, s *span) {
 	if len(j.gaps) > 0 {
 		j.gaps = missing(j.ranges, j.gaps)
 	}
+	// Also for a gap, where judged does not move: flush takes them in order.
 	j.pending = append(j.pending, judgedAt{seq, j.judged})
 }
