@@ -17,6 +17,7 @@ type limitsJSON struct {
 }
 
 // execJSON is how answers show an exec. Code is nil where it is not asked for.
+// Empty and absent code differ: a client that asked for code gets the member.
 type execJSON struct {
 	Kind   string  `json:"kind,omitempty"`
 	Code   *string `json:"code,omitempty"`
@@ -53,6 +54,7 @@ func showActionItem(a *whisk.Action) any {
 func (a *api) withCode(c *call, act *whisk.Action) (out actionJSON, done func(), err error) {
 	out, done = showAction(act), func() {}
 	code := act.Exec.Code
+	// Code that was just stored is still at hand, without a digest.
 	if act.Exec.Digest != "" {
 		if act.Exec.Size > whisk.MaxPayload {
 			if done, err = c.place(a.codes); err != nil {
@@ -64,6 +66,7 @@ func (a *api) withCode(c *call, act *whisk.Action) (out actionJSON, done func(),
 			return out, nil, err
 		}
 	}
+	// An image may come without code, and then shows none.
 	if code != "" || act.Exec.Kind != whisk.KindBlackbox {
 		out.Exec.Code = &code
 	}
@@ -84,6 +87,7 @@ func (a *api) listActions(c *call) error {
 		if err != nil {
 			return err
 		}
+		// A binding has no actions of its own.
 		if !p.Binding.IsZero() {
 			at = p.Binding
 		}
@@ -92,7 +96,8 @@ func (a *api) listActions(c *call) error {
 	return entityList(c, auth.Actions, all, revisionIn(a.Actions), metaOfAction, showActionItem)
 }
 
-// actionsIn returns the actions of a package.
+// actionsIn returns the actions of a package. It looks at all of a namespace:
+// the tables have no other order.
 func (a *api) actionsIn(pkg whisk.Name) []whisk.Action {
 	var in []whisk.Action
 	for _, act := range a.Actions.List(pkg.Namespace) {
@@ -145,7 +150,8 @@ func (a *api) ownPackage(n whisk.Name) error {
 }
 
 // insideOwn calls write, which writes the action n, while its package, if any,
-// is there and stays there.
+// is there and stays there. Many may write at once, each with a share of one; a
+// deletion takes all shares and waits for them.
 func (a *api) insideOwn(c *call, n whisk.Name, write func() error) error {
 	if n.Package == "" {
 		return write()
@@ -154,6 +160,8 @@ func (a *api) insideOwn(c *call, n whisk.Name, write func() error) error {
 		return err
 	}
 	defer a.inside.Release(1)
+	// Asked again, although the handler has done so: only inside does the
+	// answer hold until the write.
 	if err := a.ownPackage(n); err != nil {
 		return err
 	}
@@ -183,6 +191,8 @@ func (a *api) putAction(c *call) error {
 		if err != nil {
 			return err
 		}
+		// Only for its error, at the place where OpenWhisk has it; the limits
+		// are merged with the old ones when those are known.
 		if _, err := readLimits(m, whisk.StdLimits()); err != nil {
 			return err
 		}
@@ -201,6 +211,7 @@ func (a *api) putAction(c *call) error {
 		if err != nil {
 			return err
 		}
+		// A new exec was checked by readExec.
 		if exec == nil && a.deprecated(act.Exec.Kind) {
 			return errDeprecated(act.Exec.Kind)
 		}
@@ -218,6 +229,7 @@ func mergeAction(n whisk.Name, old whisk.Action, in *content, exec *whisk.Exec, 
 	act := old
 	// Annotations of actions are merged by key, which meta does not do.
 	given := in.annotations
+	// A copy without annotations: meta then keeps the old ones.
 	rest := *in
 	rest.annotations = nil
 	act.Meta = rest.meta(n, old.Meta)
@@ -235,6 +247,8 @@ func mergeAction(n whisk.Name, old whisk.Action, in *content, exec *whisk.Exec, 
 	if act.Limits, err = readLimits(in.members, old.Limits); err != nil {
 		return old, err
 	}
+	// Without the annotation an action would get a key; a new one gets none
+	// unless it asks.
 	if isNew && act.Annotations.Get("provide-api-key") == nil {
 		act.Annotations = act.Annotations.Set("provide-api-key", "false")
 	}
@@ -242,6 +256,7 @@ func mergeAction(n whisk.Name, old whisk.Action, in *content, exec *whisk.Exec, 
 	if err != nil {
 		return old, err
 	}
+	// Lists show no kind: it can be read from this annotation.
 	act.Annotations = act.Annotations.Set("exec", string(kind))
 	return act, nil
 }
@@ -250,6 +265,9 @@ func mergeAction(n whisk.Name, old whisk.Action, in *content, exec *whisk.Exec, 
 func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error {
 	code := act.Exec.Code
 	if code != "" {
+		// Before the action that names it, and outside of insideOwn: a large
+		// write must not keep a deletion waiting. What a refused action leaves
+		// behind is swept.
 		digest, err := a.Store.PutCode(c.Context(), code)
 		if err != nil {
 			return err
@@ -277,6 +295,8 @@ func (a *api) storeAction(c *call, act whisk.Action, prev whisk.Revision) error 
 // deleteAction answers with what was deleted, code included: it is the caller's
 // last chance to keep it.
 func (a *api) deleteAction(c *call) error {
+	// Before Get: through a binding the action is not there, and the caller is
+	// told why.
 	if err := a.ownPackage(c.name); err != nil {
 		return err
 	}

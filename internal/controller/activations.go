@@ -49,6 +49,7 @@ func (a *api) listActivations(c *call) error {
 	}
 	out := make([]any, len(list))
 	for i := range list {
+		// A pointer: a record in full encodes itself.
 		if out[i] = list[i].Summary(); docs {
 			out[i] = &list[i]
 		}
@@ -80,6 +81,7 @@ func queryTime(q url.Values, name string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	ms, err := strconv.ParseInt(q.Get(name), 10, 64)
+	// The text says seconds because OpenWhisk's does.
 	if err != nil || ms < 0 || ms > maxMillis {
 		return time.Time{}, malformedQuery(name, "Parameter is not a valid value for epoch seconds: "+q.Get(name))
 	}
@@ -89,7 +91,8 @@ func queryTime(q url.Values, name string) (time.Time, error) {
 // maxMillis is the end of the year 9999: what lies beyond has no text form.
 const maxMillis = 253402300799999
 
-// find returns the record that the request names.
+// find returns the record that the request names. Its text is OpenWhisk's,
+// whatever the journal's was.
 func (a *api) find(c *call) (whisk.Activation, error) {
 	act, err := a.Journal.Activation(c.Context(), c.name.Namespace, c.name.Entity)
 	if whisk.KindOf(err) == whisk.NotFound {
@@ -113,6 +116,7 @@ func (a *api) getLogs(c *call) error {
 		return err
 	}
 	logs := act.Logs
+	// An array in any case, as in the record.
 	if logs == nil {
 		logs = []string{}
 	}

@@ -51,7 +51,8 @@ func transactionOn(w http.ResponseWriter) string {
 	return ""
 }
 
-// encode writes v as JSON without escapes for HTML.
+// encode writes v as JSON without escapes for HTML. OpenWhisk's texts hold <
+// and >, and are to come as they are.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -64,6 +65,8 @@ func encode(v any) ([]byte, error) {
 
 // write sends an answer. An error would mean that its reader is gone.
 func write(w http.ResponseWriter, status int, contentType string, body []byte) {
+	// Set directly: every answer comes through here, and Set would make the
+	// names canonical again each time.
 	h := w.Header()
 	h["Content-Type"] = []string{contentType}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
@@ -107,7 +110,9 @@ func errNotAcceptable(contentType string) error {
 	return reject(whisk.NotAcceptable, "Resource representation is only available with these types:\n"+contentType)
 }
 
-// accepts reports whether an Accept header admits a media type.
+// accepts reports whether an Accept header admits a media type. Parts of the
+// header that can't be parsed are passed over; q counts only when it is zero,
+// since there is but one type on offer.
 func accepts(header, contentType string) bool {
 	if header == "" || header == "*/*" {
 		return true
@@ -143,6 +148,7 @@ const (
 	webMethods   = "OPTIONS, GET, DELETE, POST, PUT, HEAD, PATCH"
 )
 
+// cors admits every origin: keys come in a header that scripts set themselves.
 func cors(h http.Header, methods, headers string) {
 	h[corsOrigin] = []string{"*"}
 	h[corsMethods] = []string{methods}
@@ -162,7 +168,9 @@ func webCORS(h http.Header, r *http.Request) {
 	cors(h, webMethods, headers)
 }
 
-// options answers OPTIONS on any path, existing or not, for anybody.
+// options answers OPTIONS on any path, existing or not, for anybody. Browsers
+// send it before a request, without credentials: a 401 would forbid them the
+// request itself.
 func options(w http.ResponseWriter, path string) {
 	methods := adminMethods
 	if underAPI(path) {

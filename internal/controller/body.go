@@ -33,6 +33,7 @@ func payload(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
 		return nil, err
 	}
 	b = bytes.TrimSpace(b)
+	// Before the type is asked for: who sends no body need not name one.
 	if len(b) == 0 {
 		return json.RawMessage("{}"), nil
 	}
@@ -54,12 +55,15 @@ func checkJSON(b []byte) error {
 	if json.Valid(b) {
 		return nil
 	}
+	// Only Unmarshal says where the fault is; Valid, which costs less, does
+	// not.
 	var v json.RawMessage
 	return malformed(decodeText(json.Unmarshal(b, &v)))
 }
 
 // readSmall reads a body of at most whisk.MaxPayload bytes.
 func readSmall(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// Refused by what was announced, before anything is read.
 	if r.ContentLength > whisk.MaxPayload {
 		return nil, tooLarge("Request", r.ContentLength, whisk.MaxPayload)
 	}
@@ -67,6 +71,7 @@ func readSmall(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, nil
 	}
 	came := expect(w, r.ContentLength)
+	// One byte more than allowed is enough to know; the rest is never read.
 	b, err := readAtMost(r.Body, r.ContentLength, whisk.MaxPayload)
 	if err != nil {
 		return nil, err
@@ -97,6 +102,8 @@ func readAtMost(r io.Reader, known, most int64) ([]byte, error) {
 	var b []byte
 	var err error
 	if known >= 0 && known <= most {
+		// The length was checked against most: it is no way to make us take
+		// memory.
 		b = make([]byte, known)
 		_, err = io.ReadFull(r, b)
 	} else {
@@ -109,11 +116,14 @@ func readAtMost(r io.Reader, known, most int64) ([]byte, error) {
 }
 
 // members are the members of a JSON object. Names count as they are spelled,
-// unknown ones are nobody's concern.
+// unknown ones are nobody's concern. Values stay as they came until somebody
+// asks, so that a refusal can name the member, and what is kept is what was
+// sent.
 type members map[string]json.RawMessage
 
 // entityBody reads the body of a PUT, or of a POST that needs one, and calls
-// use with its members. While use runs, a large body has one of few places.
+// use with its members. While use runs, a large body has one of few places. All
+// of the handler runs inside: a place is held as long as the body is.
 func (a *api) entityBody(c *call, use func(members) error) error {
 	if c.Method == http.MethodPut { // a rule can still be turned off
 		if err := a.Events.Room(); err != nil {
@@ -135,6 +145,7 @@ func (a *api) entityBody(c *call, use func(members) error) error {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return malformed(decodeText(err))
 	}
+	// The text null is valid JSON and leaves the map nil.
 	if m == nil {
 		return malformed("JSON object expected")
 	}
@@ -149,6 +160,8 @@ func (a *api) readBig(c *call) (b []byte, done func(), err error) {
 	if known > whisk.MaxBody {
 		return nil, nil, rejection{tooLarge("Request", known, whisk.MaxBody)}
 	}
+	// Unknown lengths, -1, begin here too: what turns out to be small takes no
+	// place.
 	if known <= whisk.MaxPayload {
 		came := expect(c.w, known)
 		b, err = readAtMost(c.Body, known, whisk.MaxPayload)
@@ -199,6 +212,8 @@ func readRest(r io.Reader, begin []byte) ([]byte, error) {
 	return b, nil
 }
 
+// unreadable is for a body that broke off or did not come in time: whoever sent
+// it is to blame, not the server.
 func unreadable(err error) error {
 	return reject(whisk.Invalid, "The request body could not be read: "+err.Error())
 }
@@ -209,6 +224,7 @@ func unreadable(err error) error {
 func (c *call) place(of chan struct{}) (done func(), err error) {
 	select {
 	case of <- struct{}{}:
+	// The client has gone, or the server is about to stop.
 	case <-c.Context().Done():
 		return nil, whisk.E(whisk.Unavailable, "wait for room", c.Context().Err())
 	}
@@ -225,12 +241,14 @@ func (c *call) place(of chan struct{}) (done func(), err error) {
 // needJSON refuses a body of another type.
 func needJSON(r *http.Request) error {
 	given := r.Header.Get("Content-Type")
+	// Nearly every request: no parser is needed.
 	if given == typeJSON {
 		return nil
 	}
 	if t, _, err := mime.ParseMediaType(given); err == nil && t == typeJSON {
 		return nil
 	}
+	// The text has the type in brackets, and no brackets when none was given.
 	if given != "" {
 		given = " [" + given + "]"
 	}
@@ -258,6 +276,7 @@ func (m members) has(name string) bool {
 // text returns a member that is a string; false for anything else.
 func (m members) text(name string) (string, bool) {
 	var s string
+	// No error: the caller knows what to say of a member that is no string.
 	if !m.has(name) || json.Unmarshal(m[name], &s) != nil {
 		return "", false
 	}

@@ -36,7 +36,8 @@ type Table[T any] interface {
 	List(namespace string) []T                                                               // entities in packages included, in any order
 }
 
-// Store keeps entities.
+// Store keeps entities. Entities and code are stored apart: a PUT of many MiB
+// writes the code once, and what is listed stays small.
 type Store interface {
 	// Resolve finds an action through packages and bindings: NotFound,
 	// Conflict, Unprocessable.
@@ -64,7 +65,8 @@ type Keys interface {
 	Owner(namespace string) (auth.Identity, bool)         // whom web actions run as
 }
 
-// Delivery runs actions.
+// Delivery runs actions. A call that ends in false has become an invocation
+// that can't be lost.
 type Delivery interface {
 	// Call waits for the record, at most wait: false when it is not there yet.
 	// The run goes on. Unavailable.
@@ -79,7 +81,8 @@ type Events interface {
 	Room() error                                                           // Unavailable when entities and invocations are not to be taken in either
 }
 
-// Rules is what the API asks of the rules' room.
+// Rules is what the API asks of the rules' room. It answers from memory: every
+// fire asks.
 type Rules interface {
 	Active(trigger whisk.Name) bool // whether a rule is active for its events
 }
@@ -94,7 +97,8 @@ type Query struct {
 	Limit     int
 }
 
-// Journal holds the records of activations.
+// Journal holds the records of activations. What another namespace owns is
+// NotFound, like what does not exist.
 type Journal interface {
 	Activation(ctx context.Context, namespace, id string) (whisk.Activation, error) // NotFound
 	Activations(ctx context.Context, q Query) ([]whisk.Activation, error)

@@ -8,8 +8,9 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// content is what the body of a PUT says of an entity of any kind. What it
-// does not say is nil.
+// content is what the body of a PUT says of an entity of any kind. What it does
+// not say is nil. nil and empty differ: an update leaves alone what the body
+// does not mention, and empties what it gives as empty.
 type content struct {
 	members
 	version     *string
@@ -81,6 +82,8 @@ func mayPut(err error, overwrite bool) (exists bool, _ error) {
 		return true, refuse(whisk.Conflict, textExists)
 	case err == nil:
 		return true, nil
+	// Any other error, such as another kind of entity under the name, ends the
+	// PUT.
 	case whisk.KindOf(err) == whisk.NotFound:
 		return false, nil
 	}
@@ -94,6 +97,7 @@ func (m members) name(member, own string) (whisk.Name, bool, error) {
 	if !m.has(member) {
 		return whisk.Name{}, false, nil
 	}
+	// Clients send either form; both end in one parser.
 	s, ok := m.text(member)
 	if !ok {
 		var ref members

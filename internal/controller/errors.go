@@ -84,6 +84,8 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request, err error) (status
 	text = whisk.Message(err)
 	attrs := []slog.Attr{slog.String("transaction", transactionOn(w)), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("err", err)}
 	switch kind {
+	// A handler logs nothing itself: it returns, and this is where it is told
+	// once.
 	case whisk.Internal:
 		a.Log.LogAttrs(r.Context(), slog.LevelError, "request failed", attrs...)
 	case whisk.Unavailable:
@@ -97,7 +99,8 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request, err error) (status
 	return kind.Status(), text
 }
 
-// failure is the body of every error.
+// failure is the body of every error. Code is the transaction ID: with it an
+// operator finds the log line.
 type failure struct {
 	Error string `json:"error"`
 	Code  string `json:"code"`

@@ -28,6 +28,7 @@ func (a *api) readExec(m members) (*whisk.Exec, error) {
 	var e *whisk.Exec
 	var err error
 	switch kind {
+	// Refused with a reason: what is accepted must also run.
 	case whisk.KindSequence:
 		return nil, refuse(whisk.Invalid, "Actions of kind 'sequence' are not supported yet.")
 	case whisk.KindBlackbox:
@@ -54,10 +55,13 @@ func (a *api) readCode(in members, kind string) (*whisk.Exec, error) {
 	if rt.Deprecated {
 		return nil, errDeprecated(rt.Kind)
 	}
+	// The kind that was found, not the one asked for: "nodejs:default" becomes
+	// a version and stays at it.
 	e := &whisk.Exec{Kind: rt.Kind}
 	var ok bool
 	if e.Code, ok = in.text("code"); !ok {
 		family, _, _ := strings.Cut(rt.Kind, ":")
+		// OpenWhisk takes Java archives under this name too.
 		if e.Code, ok = in.text("jar"); !ok || family != "java" {
 			return nil, malformed("'code' must be a string or attachment object defined in 'exec' for '" + rt.Kind + "' actions")
 		}
@@ -110,7 +114,8 @@ var image = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?:
 	`(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
 
 // isBase64 reports whether code is base64 of something, which is how OpenWhisk
-// tells archives from text.
+// tells archives from text. It goes by the characters and decodes nothing: code
+// may have many MiB.
 func isBase64(code string) bool {
 	code = strings.TrimSpace(code)
 	if code == "" || len(code)%4 != 0 {
@@ -134,8 +139,9 @@ func isBase64(code string) bool {
 // userConcurrency is how many activations of a namespace may run at once.
 const userConcurrency = 1000
 
-// limitRule is one limit of an action: where it is put, its bounds and what
-// its refusals say.
+// limitRule is one limit of an action: where it is put, its bounds and what its
+// refusals say. A table, since OpenWhisk words the refusals of each limit in
+// its own way.
 type limitRule struct {
 	member      string
 	into        func(*whisk.Limits) *int
@@ -193,6 +199,8 @@ func readLimits(m members, old whisk.Limits) (whisk.Limits, error) {
 }
 
 // whole reads a member that must be a whole number; false when it is absent.
+// Through a float: 256.0 is whole in JSON, and a number too large for an int
+// must come out as out of bounds, not as malformed.
 func (m members) whole(name, what, whole string) (int, bool, error) {
 	if !m.has(name) {
 		return 0, false, nil

@@ -20,7 +20,9 @@ type runtimeJSON struct {
 }
 
 // description is the answer of /: what this service is, allows and runs. Its
-// first lines are OpenWhisk's, which clients and tests look for.
+// first lines are OpenWhisk's, which clients and tests look for. Bytes and
+// milliseconds, unlike the limits of a namespace, which are in MB: both are as
+// OpenWhisk has them.
 func (a *api) description() any {
 	runtimes := map[string][]runtimeJSON{}
 	for family, list := range a.Runtimes.Families() {
@@ -43,6 +45,7 @@ func (a *api) description() any {
 		"memory":   {whisk.MemoryRange, 1 << 20},
 		"logs":     {whisk.LogsRange, 1 << 20},
 	} {
+		// All namespaces have the defaults.
 		for _, prefix := range []string{"", "default_"} {
 			limits[prefix+"min_action_"+name] = of.Min * of.unit
 			limits[prefix+"max_action_"+name] = of.Max * of.unit
@@ -72,6 +75,7 @@ func (a *api) getRoot(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, typeJSON, a.root)
 }
 
+// getInfo answers strangers too.
 func (a *api) getInfo(w http.ResponseWriter, _ *http.Request) {
 	restCORS(w.Header())
 	write(w, http.StatusOK, typeJSON, a.info)

@@ -13,6 +13,7 @@ import (
 // invoke runs an action: POST actions/[package/]name.
 func (a *api) invoke(c *call) error {
 	var blocking, result bool
+	// Most invocations have no query: they do not pay for parsing one.
 	wait := whisk.MaxWait
 	if q := c.query(); len(q) > 0 {
 		var err error
@@ -30,6 +31,8 @@ func (a *api) invoke(c *call) error {
 	if err != nil {
 		return err
 	}
+	// After the body, as OpenWhisk does: of two faults the caller is told the
+	// same.
 	run, err := a.Store.Resolve(c.name)
 	if err != nil {
 		return err
@@ -41,6 +44,8 @@ func (a *api) invoke(c *call) error {
 		return err
 	}
 	inv := newInvocation(c.id, c.id.Origin, transactionOn(c.w), args)
+	// Only here: an invocation that nobody waits for is kept with its body,
+	// which a disk that is nearly full has no room for.
 	if !blocking {
 		if err := a.Events.Room(); err != nil {
 			return err
@@ -54,13 +59,17 @@ func (a *api) invoke(c *call) error {
 	if err != nil {
 		return err
 	}
+	// The run goes on, and its record can be asked for by this ID.
 	if !done {
 		return c.activation(inv.ActivationID)
 	}
 	return c.record(&act, result)
 }
 
-// newInvocation is what id asks for, because of from.
+// newInvocation is what id asks for, because of from. id is whom the action
+// runs as, from where the request comes from: a web action runs as its owner
+// whoever calls it. The ID begins with the time of reception, so records are in
+// the order of requests.
 func newInvocation(id auth.Identity, from whisk.Origin, transaction string, args json.RawMessage) whisk.Invocation {
 	now := time.Now()
 	return whisk.Invocation{
@@ -96,7 +105,8 @@ func (c *call) record(act *whisk.Activation, resultOnly bool) error {
 }
 
 // immutable returns the parameters that a caller of the action may not give:
-// all that have a value, when the action says they are final.
+// all that have a value, when the action says they are final. A parameter
+// without a value is one that the caller is expected to give.
 func immutable(run *whisk.Runnable) map[string]bool {
 	if string(run.Action.Annotations.Get("final")) != "true" {
 		return nil
@@ -112,6 +122,7 @@ func immutable(run *whisk.Runnable) map[string]bool {
 
 // checkFinal refuses arguments that would replace final parameters.
 func checkFinal(run *whisk.Runnable, args json.RawMessage) error {
+	// Most actions have none: then the arguments are not parsed at all.
 	fixed := immutable(run)
 	if len(fixed) == 0 {
 		return nil

@@ -9,7 +9,9 @@ import (
 )
 
 // packageJSON is a package as answers show it. Binding is {} for a package in
-// full and false for one in a list, as clients expect.
+// full and false for one in a list, as clients expect. Actions and Feeds are
+// arrays in a package in full, even if empty, and absent in a list and in the
+// answer of a PUT: hence the pointers.
 type packageJSON struct {
 	metaJSON
 	Binding    any           `json:"binding"`
@@ -49,6 +51,7 @@ func showPackageItem(p *whisk.Package) any {
 	return out
 }
 
+// metaOfPackage is for entityList, as metaOfAction is.
 func metaOfPackage(p *whisk.Package) *whisk.Meta { return &p.Meta }
 
 // listPackages lists a namespace's packages; to others than its own, those
@@ -58,6 +61,7 @@ func (a *api) listPackages(c *call) error {
 	if c.name.Namespace != c.id.Namespace {
 		shared := all[:0]
 		for _, p := range all {
+			// A binding is never shared, whatever it says of itself.
 			if p.Publish && p.Binding.IsZero() {
 				shared = append(shared, p)
 			}
@@ -89,6 +93,7 @@ func (a *api) getPackage(c *call) error {
 	newestFirst(in, revisionIn(a.Actions), metaOfAction)
 	for _, act := range in {
 		m := memberJSON{act.Name.Entity, act.Version, act.Annotations}
+		// A feed is an action with this annotation; clients list them apart.
 		if act.Annotations.Get("feed") != nil {
 			feeds = append(feeds, m)
 		} else {
@@ -115,10 +120,13 @@ func (a *api) putPackage(c *call) error {
 		if err != nil {
 			return err
 		}
+		// In web addresses the word stands for no package.
 		if c.name.Entity == whisk.DefaultPackage {
 			return refuse(whisk.Invalid, "Package name 'default' is reserved.")
 		}
 		if !binding.IsZero() {
+			// Before anything is said about it: whether others have a package
+			// is told only to who may read it.
 			err := a.allow(c.id, auth.Read, auth.Resource{Collection: auth.Packages, Name: binding})
 			if err = unbindable(err); err != nil {
 				return err
@@ -150,6 +158,7 @@ func mergePackage(n whisk.Name, old whisk.Package, in *content, binding whisk.Na
 	if !binding.IsZero() {
 		p.Binding = binding
 	}
+	// A body may bring it along: it must not outlive the binding.
 	p.Annotations = p.Annotations.Without("binding")
 	if b := p.Binding; !b.IsZero() {
 		// Names that may be used need no escapes in JSON.
@@ -216,6 +225,7 @@ func (a *api) deletePackage(c *call) error {
 	if err != nil {
 		return err
 	}
+	// It waits for every write inside a package, of other packages too.
 	if err := a.inside.Acquire(c.Context(), everyone); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func queryBool(q url.Values, name string, std bool) (bool, error) {
 	if !q.Has(name) {
 		return std, nil
 	}
+	// The words that OpenWhisk's framework takes for a Boolean.
 	switch strings.ToLower(q.Get(name)) {
 	case "true", "yes", "on", "1":
 		return true, nil
@@ -68,6 +69,7 @@ func queryPage(q url.Values, of auth.Collection) (page, error) {
 		if n < 0 || n > whisk.MaxListLimit {
 			return p, malformedQuery("limit", "The value '"+q.Get("limit")+"' is not in the range of 0 to 200 for "+string(of)+".")
 		}
+		// 0 asks for as many as there may be.
 		if p.limit = n; n == 0 {
 			p.limit = whisk.MaxListLimit
 		}
@@ -101,12 +103,14 @@ func queryInt(q url.Values, name string, of auth.Collection) (int, error) {
 }
 
 // entityList answers with a list of entities, newest first, as show shows them.
+// all is the caller's own copy and is sorted in place.
 func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name) whisk.Revision, meta func(*T) *whisk.Meta, show func(*T) any) error {
 	p, err := queryPage(c.query(), of)
 	if err != nil {
 		return err
 	}
 	if p.count {
+		// No need to sort what is only counted.
 		return c.json(http.StatusOK, map[string]int{string(of): max(len(all)-p.skip, 0)})
 	}
 	newestFirst(all, rev, meta)
@@ -119,7 +123,8 @@ func entityList[T any](c *call, of auth.Collection, all []T, rev func(whisk.Name
 	return c.json(http.StatusOK, out)
 }
 
-// newestFirst sorts entities in the order of every list.
+// newestFirst sorts entities in the order of every list. Times are compared in
+// full, although answers show milliseconds.
 func newestFirst[T any](all []T, rev func(whisk.Name) whisk.Revision, meta func(*T) *whisk.Meta) {
 	slices.SortFunc(all, func(x, y T) int {
 		mx, my := meta(&x), meta(&y)

@@ -18,6 +18,7 @@ const (
 )
 
 // endpoint is one verb on one sort of address under /api/v1/namespaces/{ns}/.
+// The table says once what takes which right: a handler can't forget to ask.
 type endpoint struct {
 	method     string
 	path       string // after the namespace
@@ -78,6 +79,7 @@ func (a *api) endpoints() []endpoint {
 // answers to others, 404 and 405, are not OpenWhisk's.
 func (a *api) routes() http.Handler {
 	r := chi.NewRouter()
+	// An address with other verbs and no address at all are one to OpenWhisk.
 	r.NotFound(a.unrouted)
 	r.MethodNotAllowed(a.unrouted)
 	r.Get("/", a.getRoot)
@@ -86,6 +88,8 @@ func (a *api) routes() http.Handler {
 	r.Get(apiRoot+"/", a.getInfo)
 	r.Get(apiRoot+"/namespaces", a.known(a.listNamespaces))
 	r.Get(apiRoot+"/namespaces/", a.known(a.listNamespaces))
+	// Who, what, may: in this order, so that a stranger learns nothing of
+	// names.
 	for _, e := range a.endpoints() {
 		r.Method(e.method, apiRoot+"/namespaces/{namespace}/"+e.path, a.known(func(c *call) error {
 			if err := a.address(c, e); err != nil {
@@ -99,12 +103,14 @@ func (a *api) routes() http.Handler {
 
 // ServeHTTP gives the request its transaction ID and finds who answers it.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// First of all: every answer has it, refusals too.
 	w.Header()[headerRequestID] = []string{transactionOf(r)}
 	if len(r.RequestURI) > maxURI {
 		http.Error(w, "414 Request-URI Too Large", http.StatusRequestURITooLong)
 		return
 	}
 	path := cleanPath(r.URL.EscapedPath())
+	// Before OPTIONS: a web action may answer that itself.
 	if rest, ok := strings.CutPrefix(path, webRoot); ok {
 		if at, ok := parseWebPath(rest); ok && webVerb(r.Method) {
 			a.web(w, r, at)
@@ -116,7 +122,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The router goes by RawPath where there is one: it always gets it, so that
-	// a segment is decoded after the path was split, and once.
+	// a segment is decoded after the path was split, and once. Copies: the
+	// request belongs to the server and to middleware around.
 	copied, u := *r, *r.URL
 	u.RawPath = path
 	copied.URL = &u
@@ -137,6 +144,8 @@ func cleanPath(path string) string {
 		switch strings.ReplaceAll(strings.ReplaceAll(s, "%2e", "."), "%2E", ".") {
 		case ".":
 		case "..":
+			// The first element is empty, from the leading slash: above the
+			// root is the root.
 			if len(out) > 1 {
 				out = out[:len(out)-1]
 			}
@@ -144,6 +153,8 @@ func cleanPath(path string) string {
 			out = append(out, s)
 			continue
 		}
+		// A path that ends in a dot segment names a folder, with a slash at its
+		// end.
 		if last {
 			out = append(out, "")
 		}
@@ -173,7 +184,8 @@ type call struct {
 	name whisk.Name // what is addressed; Entity is empty for a list
 }
 
-// known calls h for who has a key, and makes its error an answer.
+// known calls h for who has a key, and makes its error an answer. It is the one
+// place where an error becomes an answer, but for web actions.
 func (a *api) known(h func(*call) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, err := a.identify(r)
@@ -190,6 +202,7 @@ func (a *api) known(h func(*call) error) http.HandlerFunc {
 func (a *api) identify(r *http.Request) (auth.Identity, error) {
 	uuid, key, err := auth.ParseBasic(r.Header.Get("Authorization"))
 	if err != nil {
+		// A rejection: the answer is the framework's, without CORS headers.
 		return auth.Identity{}, rejection{err}
 	}
 	id, err := a.Keys.Authenticate(uuid, key)
@@ -215,6 +228,8 @@ func (a *api) address(c *call, e endpoint) error {
 		if !strings.Contains(e.path, "{"+s.key+"}") && s.key != "namespace" {
 			continue
 		}
+		// Decoded after the path was split: an encoded slash then is part of a
+		// name, and refused as such.
 		raw := chi.URLParam(c.Request, s.key)
 		if raw == "" {
 			return errNoRoute()
@@ -228,6 +243,7 @@ func (a *api) address(c *call, e endpoint) error {
 		}
 		*s.into = text
 	}
+	// Before the check of rights: "_" is always allowed its own.
 	if c.name.Namespace == whisk.Own {
 		c.name.Namespace = c.id.Namespace
 	}

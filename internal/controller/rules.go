@@ -24,11 +24,13 @@ func showRule(r *whisk.Rule, status whisk.Status) ruleJSON {
 	return ruleJSON{showMeta(&r.Meta), status, showRef(r.Trigger), showRef(r.Action)}
 }
 
+// metaOfRule is for entityList, as metaOfAction is.
 func metaOfRule(r *whisk.Rule) *whisk.Meta { return &r.Meta }
 
 // effective returns a rule's status as it shows: inactive when its trigger is
 // not the one that it was linked to.
 func (a *api) effective(r *whisk.Rule) whisk.Status {
+	// Any error: the name may have become another entity's.
 	t, _, err := a.Triggers.Get(r.Trigger)
 	if err != nil {
 		return whisk.Inactive
@@ -49,7 +51,8 @@ func (a *api) getRule(c *call) error {
 	return c.json(http.StatusOK, showRule(&r, a.effective(&r)))
 }
 
-// ruleBody is what the body of a PUT says of a rule.
+// ruleBody is what the body of a PUT says of a rule. A trigger or an action
+// that the body leaves out stays as it was.
 type ruleBody struct {
 	content
 	trigger, action       whisk.Name
@@ -68,6 +71,7 @@ func (a *api) readRule(c *call, m members) (in ruleBody, err error) {
 	if in.action, in.hasAction, err = m.name("action", c.name.Namespace); err != nil {
 		return in, err
 	}
+	// An update without annotations keeps those that were checked before.
 	if in.annotations != nil {
 		if err := a.CheckRule(*in.annotations); err != nil {
 			return in, err
@@ -88,6 +92,8 @@ func (a *api) putRule(c *call) error {
 		if err != nil {
 			return err
 		}
+		// Rights before existence: a caller who may not read the action does
+		// not learn whether it is there.
 		if err := a.mayRefer(c.id, &in); err != nil {
 			return err
 		}
@@ -97,6 +103,8 @@ func (a *api) putRule(c *call) error {
 			return err
 		}
 		r := old
+		// What it shows, not what is stored: a rule whose trigger is gone shows
+		// as inactive and must not come to life by a change of its parameters.
 		if r.Status = whisk.Active; exists {
 			r.Status = a.effective(&old)
 		}
@@ -107,6 +115,7 @@ func (a *api) putRule(c *call) error {
 		if in.hasAction {
 			r.Action = in.action
 		}
+		// Only a new rule can lack one.
 		if r.Trigger.IsZero() || r.Action.IsZero() {
 			return refuse(whisk.Invalid, "rule requires a valid trigger and a valid action")
 		}
@@ -156,6 +165,7 @@ func (a *api) storeRule(c *call, r whisk.Rule, prev whisk.Revision) error {
 // absent is what a rule is refused with when a part of it is missing, or when
 // something else has the name.
 func absent(what string, n whisk.Name, err error) error {
+	// Invalid, not NotFound: the address of the request, the rule, is in order.
 	if kind := whisk.KindOf(err); kind == whisk.NotFound || kind == whisk.Conflict {
 		return refuse(whisk.Invalid, "%s %s does not exist", what, n)
 	}
@@ -171,7 +181,11 @@ func (a *api) link(c *call, r *whisk.Rule, prev whisk.Revision) error {
 		if err != nil {
 			return err
 		}
+		// Without it the rule would fire for another trigger that is made under
+		// the same name later.
 		r.Incarnation = t.Incarnation
+		// The common case costs one write. Should the trigger be deleted in
+		// between, its incarnation goes with it and the rule shows as inactive.
 		if t.Linked {
 			_, err := a.Rules.Put(c.Context(), r.Name, *r, prev)
 			return err
@@ -205,9 +219,11 @@ func (a *api) setRule(c *call) error {
 		if err != nil {
 			return err
 		}
+		// Nothing is written: a client that repeats itself makes no revisions.
 		if a.effective(&r) == want {
 			return c.ok()
 		}
+		// A rule whose trigger was made anew is linked to the new one by this.
 		r.Status = want
 		if err := a.link(c, &r, rev); err != nil {
 			if whisk.KindOf(err) == whisk.NotFound && want == whisk.Active {

@@ -31,6 +31,8 @@ func (a *api) showTrigger(t *whisk.Trigger) triggerJSON {
 	if !t.Linked {
 		return out
 	}
+	// Found from the rules, not kept in the trigger: a rule that is deleted
+	// needs no second write.
 	rules := map[string]linkedJSON{}
 	for _, r := range a.Rules.List(t.Name.Namespace) {
 		if r.Trigger == t.Name && r.Incarnation == t.Incarnation {
@@ -41,6 +43,7 @@ func (a *api) showTrigger(t *whisk.Trigger) triggerJSON {
 	return out
 }
 
+// metaOfTrigger is for entityList, as metaOfAction is.
 func metaOfTrigger(t *whisk.Trigger) *whisk.Meta { return &t.Meta }
 
 // listTriggers shows no parameters, limits or rules: OpenWhisk's schema has none
@@ -76,6 +79,7 @@ func (a *api) putTrigger(c *call) error {
 		if err != nil {
 			return err
 		}
+		// From a copy of what is there: members that no body can set are kept.
 		t := old
 		t.Meta, t.Parameters = in.meta(c.name, old.Meta), in.params(old.Parameters)
 		if !exists {
@@ -127,10 +131,15 @@ func (a *api) fire(c *call) error {
 	if err != nil {
 		return err
 	}
+	// The body first: a request that is malformed is told so whether the
+	// trigger exists or not.
 	if _, _, err := a.Triggers.Get(c.name); err != nil {
 		return err
 	}
 	now := time.Now().UTC()
+	// The key of an activation tells what led to this event, so that circles
+	// can be counted. Any other key has no origin, and the event begins a
+	// story.
 	from := c.id.Origin
 	ev := whisk.Event{
 		ID: whisk.NewID(now), Trigger: c.name, Time: now, Payload: body,
@@ -140,6 +149,8 @@ func (a *api) fire(c *call) error {
 	if _, err := a.Events.Accept(c.Context(), ev); err != nil {
 		return err
 	}
+	// OpenWhisk records no activation where no rule is active, so there is no
+	// ID to ask for. The archive has the event all the same.
 	if !a.Engine.Active(c.name) {
 		restCORS(c.w.Header())
 		c.w.WriteHeader(http.StatusNoContent)
@@ -148,7 +159,8 @@ func (a *api) fire(c *call) error {
 	return c.activation(ev.ID)
 }
 
-// secretHeader reports whether a header may hold credentials.
+// secretHeader reports whether a header may hold credentials. The headers of a
+// fired event are archived, and that is no place for keys.
 func secretHeader(name string) bool { return name == "authorization" || name == "cookie" }
 
 // headersOf returns the request's headers as actions see them: names in lower
@@ -163,6 +175,7 @@ func headersOf(r *http.Request, drop func(string) bool) map[string]string {
 			out[name] = strings.Join(values, ", ")
 		}
 	}
+	// Go takes Host out of the headers.
 	if r.Host != "" {
 		out["host"] = r.Host
 	}

@@ -18,7 +18,9 @@ const (
 	headerWebAuth    = "X-Require-Whisk-Auth"
 )
 
-// webPath is the address of a web action: /api/v1/web/ns/pkg/action[.ext][/rest].
+// webPath is the address of a web action:
+// /api/v1/web/ns/pkg/action[.ext][/rest]. It is read before anybody is asked
+// for a key, so nothing of it is trusted.
 type webPath struct {
 	action    whisk.Name // as addressed; it may be no name at all
 	extension string     // with its dot; .http when none is given
@@ -28,6 +30,7 @@ type webPath struct {
 // parseWebPath reads what follows /api/v1/web/ in an encoded path. It returns
 // false when that is too short to be the address of an action.
 func parseWebPath(path string) (webPath, bool) {
+	// Four: whatever follows the action is its own, slashes included.
 	parts := strings.SplitN(path, "/", 4)
 	if len(parts) < 3 {
 		return webPath{}, false
@@ -47,6 +50,7 @@ func parseWebPath(path string) (webPath, bool) {
 		at.rest = "/" + parts[3]
 	}
 	at.extension = ".http"
+	// An unknown extension is part of the name.
 	for _, ext := range []string{".http", ".json", ".html", ".svg", ".text"} {
 		if name, ok := strings.CutSuffix(at.action.Entity, ext); ok {
 			at.action.Entity, at.extension = name, ext
@@ -77,11 +81,14 @@ func (a *api) web(w http.ResponseWriter, r *http.Request, at webPath) {
 	known := err == nil
 	if !custom(run.Action.Annotations) {
 		webCORS(w.Header(), r)
+		// A browser asks before it sends credentials: so it is answered before
+		// they are looked at.
 		if r.Method == http.MethodOptions {
 			w.WriteHeader(http.StatusOK)
 			return
 		}
 	}
+	// OPTIONS that the action answers itself comes without credentials, too.
 	if r.Method != http.MethodOptions && !admitted(run.Action.Annotations, r, known) {
 		writeWebError(w, http.StatusUnauthorized, textUnauthorized)
 		return
@@ -94,6 +101,8 @@ func (a *api) web(w http.ResponseWriter, r *http.Request, at webPath) {
 		a.failWeb(w, r, err)
 		return
 	}
+	// As its owner: the caller may have no key at all, and must not lend the
+	// action his rights.
 	inv := newInvocation(owner, caller.Origin, transactionOn(w), args)
 	w.Header()[headerActivation] = []string{inv.ActivationID}
 	act, done, err := a.Delivery.Call(r.Context(), run, inv, whisk.MaxWait)
@@ -113,6 +122,7 @@ func (a *api) web(w http.ResponseWriter, r *http.Request, at webPath) {
 // exported finds a web action and whom it runs as. Whatever is wrong with the
 // address, the answer is the same: it must not tell what there is.
 func (a *api) exported(n whisk.Name) (auth.Identity, whisk.Runnable, error) {
+	// A namespace without owner has no actions that could run.
 	owner, ok := a.Keys.Owner(n.Namespace)
 	if !ok {
 		return owner, whisk.Runnable{}, errMissing()
@@ -126,6 +136,8 @@ func (a *api) exported(n whisk.Name) (auth.Identity, whisk.Runnable, error) {
 	if err != nil {
 		return owner, run, concealed(err)
 	}
+	// Nothing else counts as yes, not even the string "true": that an action is
+	// open to strangers must be said exactly.
 	if string(run.Action.Annotations.Get("web-export")) != "true" {
 		return owner, run, errMissing()
 	}
@@ -157,6 +169,8 @@ func admitted(annotations whisk.Params, r *http.Request, known bool) bool {
 		return known
 	case want[0] == '"':
 		return equalSecret(annotations.Text("require-whisk-auth"), r.Header.Get(headerWebAuth))
+	// wsk makes secrets that are numbers, up to 2^53. They are compared as they
+	// are written: a float would make different ones equal.
 	case want[0] == '-' || want[0] >= '0' && want[0] <= '9':
 		return equalSecret(string(want), r.Header.Get(headerWebAuth))
 	}
@@ -197,6 +211,9 @@ func (a *api) webArgs(w http.ResponseWriter, r *http.Request, run *whisk.Runnabl
 		if err := mergeRequest(args, r, body); err != nil {
 			return nil, err
 		}
+		// Checked on the arguments by name, before the body as a whole is added
+		// under a reserved one. Raw actions take no arguments by name, so there
+		// is nothing to check.
 		fixed := immutable(run)
 		for key := range args {
 			if fixed[key] || reserved(key) {
@@ -207,7 +224,9 @@ func (a *api) webArgs(w http.ResponseWriter, r *http.Request, run *whisk.Runnabl
 			return nil, err
 		}
 	}
+	// Last, over whatever came with the request.
 	args[owMethod] = strings.ToLower(r.Method)
+	// All of them, credentials too.
 	args[owHeaders] = headersOf(r, func(string) bool { return false })
 	args[owPath] = at.rest
 	if user != "" {
@@ -275,6 +294,7 @@ func mergeRequest(args map[string]any, r *http.Request, body []byte) error {
 		if err := checkJSON(body); err != nil {
 			return err
 		}
+		// It has no members: addBody gives it as a whole.
 		if body[0] != '{' {
 			return nil
 		}

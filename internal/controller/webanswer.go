@@ -22,7 +22,8 @@ const (
 	textUnknownType = "Response did not specify a known content-type."
 )
 
-// equalSecret takes the same time for every wrong secret of a length.
+// equalSecret takes the same time for every wrong secret of a length. Otherwise
+// the time of a refusal would tell how much of a guess is right.
 func equalSecret(want, got string) bool {
 	return subtle.ConstantTimeCompare([]byte(want), []byte(got)) == 1
 }
@@ -60,10 +61,13 @@ func writeWeb(w http.ResponseWriter, r *http.Request, extension string, act *whi
 		if err := json.Unmarshal(result, &failed); err != nil {
 			return refuse(whisk.Invalid, "There was an error processing your request.")
 		}
+		// The action's own errors may have a status and a body as any answer
+		// has.
 		result = failed["error"]
 	default:
 		return refuse(whisk.Invalid, "There was an error processing your request.")
 	}
+	// What follows looks at the first byte.
 	if result = bytes.TrimSpace(result); len(result) == 0 {
 		result = json.RawMessage("{}")
 	}
@@ -81,6 +85,7 @@ func writeWeb(w http.ResponseWriter, r *http.Request, extension string, act *whi
 }
 
 // errWebResponse is for a result that can't take the form that was asked for.
+// It is the caller's fault as far as OpenWhisk is concerned: a 400.
 func errWebResponse(mediaType string) error {
 	return refuse(whisk.Invalid, "Response is not valid '%s'.", mediaType)
 }
@@ -113,6 +118,7 @@ func member(v json.RawMessage, name string) (json.RawMessage, bool) {
 	if v[0] != '{' || json.Unmarshal(v, &obj) != nil {
 		return nil, false
 	}
+	// An action made for .http works under every extension by its body.
 	if b, ok := obj["body"]; ok {
 		return b, true
 	}
@@ -127,6 +133,7 @@ func writeWebText(w http.ResponseWriter, v json.RawMessage, name, contentType st
 	}
 	var s string
 	if v[0] != '"' || json.Unmarshal(v, &s) != nil {
+		// The text names the type without its charset.
 		bare, _, _ := strings.Cut(contentType, ";")
 		return errWebResponse(bare)
 	}
@@ -181,6 +188,7 @@ func readWebHTTP(v json.RawMessage) (webHTTP, error) {
 			text = string(in["statusCode"])
 		}
 		n, err := strconv.Atoi(text)
+		// 1xx would not end the answer, and below 100 the server panics.
 		if err != nil || n < 200 || n > 599 {
 			return out, bad
 		}
@@ -252,6 +260,7 @@ func writeWebHTTP(w http.ResponseWriter, r *http.Request, v json.RawMessage) err
 		}
 	}
 	h := w.Header()
+	// The action's headers replace ours, CORS included.
 	for name, values := range out.header {
 		h[name] = values
 	}
@@ -261,6 +270,7 @@ func writeWebHTTP(w http.ResponseWriter, r *http.Request, v json.RawMessage) err
 	case out.status == 0:
 		out.status = http.StatusNoContent
 	}
+	// The protocol allows these no body.
 	if out.status == http.StatusNoContent || out.status == http.StatusNotModified || len(out.body) == 0 {
 		w.WriteHeader(out.status)
 		return nil
@@ -289,6 +299,7 @@ func (o *webHTTP) content() (body []byte, contentType string, err error) {
 		}
 	}
 	var s string
+	// Not a string: it can only be sent as JSON.
 	if o.body[0] != '"' || json.Unmarshal(o.body, &s) != nil {
 		switch {
 		case bare == "":
@@ -311,6 +322,8 @@ func (o *webHTTP) content() (body []byte, contentType string, err error) {
 		}
 		return []byte(s), withCharset(contentType), nil
 	}
+	// Of every other type a string stands for bytes, and JSON has no other way
+	// to hold them.
 	if body, err = base64.StdEncoding.DecodeString(s); err != nil {
 		return nil, "", refuse(whisk.Invalid, textWrongType)
 	}
