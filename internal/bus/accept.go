@@ -30,9 +30,13 @@ type archived struct {
 // encode makes the message of an event and sets its time of acceptance. A
 // large payload is put into the objects.
 func (b *Bus) encode(ctx context.Context, ev *whisk.Event, now time.Time) (*nats.Msg, error) {
+	// Set on the caller's copy, which is shown to readers from memory, and on
+	// the stored one: both must tell the same.
 	ev.Accepted = now
 	a := archived{Event: *ev, Accepted: now.UnixMilli()}
 	if len(ev.Payload) > whisk.MaxPayload {
+		// The object is written before the archive's account is asked: on a
+		// disk that is nearly full it must not be written at all.
 		if err := b.Room(); err != nil {
 			return nil, err
 		}
@@ -60,10 +64,15 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 	if err := b.check(); err != nil {
 		return nil, err
 	}
+	// Milliseconds are what is stored: from memory and from the store the event
+	// must come out alike.
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	places := make([]whisk.Place, 0, len(evs))
+	// The flush may wait for who is under way, so whoever counts must count
+	// down on every way out.
 	b.pub.underWay.Add(1)
 	for len(evs) > 0 {
+		// More than the window at once would never get in.
 		n := min(len(evs), windowCount)
 		part, err := b.write(ctx, evs[:n], now)
 		places = append(places, part...)
@@ -73,6 +82,8 @@ func (b *Bus) Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, er
 		}
 		evs = evs[n:]
 	}
+	// Joined before the count goes down: otherwise a flush might begin in
+	// between without this one.
 	done := b.group.join(false)
 	b.pub.underWay.Add(-1)
 	if err := b.flushed(ctx, done); err != nil {
@@ -88,6 +99,7 @@ func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]wh
 	kept := make([]whisk.Event, len(evs))
 	size := 0
 	for i := range evs {
+		// A copy outlives the call: the ring of recent events holds on to it.
 		kept[i] = evs[i]
 		m, err := b.encode(ctx, &kept[i], now)
 		if err != nil {
@@ -99,6 +111,8 @@ func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]wh
 	if err := b.flushObjects(ctx, evs); err != nil {
 		return nil, err
 	}
+	// Counted before it is sent, and never given back: the next look corrects
+	// it.
 	if err := b.room.take(size, false); err != nil {
 		return nil, err
 	}
@@ -110,11 +124,15 @@ func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]wh
 	slots := make([]*slot, 0, len(evs))
 	for i, m := range msgs {
 		ev := &kept[i]
+		// In the order of the sequences, before anybody is told: the ring has
+		// no gap when the flush begins.
 		s, err := b.send(m, func(seq uint64) {
 			ev.Seq = seq
 			b.recent.add(seq, ev)
 		})
 		if err != nil {
+			// What was sent is waited for: it may be stored, and its room in
+			// the window is not free before.
 			return nil, errors.Join(err, b.waitAll(slots))
 		}
 		slots = append(slots, s)
@@ -132,6 +150,7 @@ func (b *Bus) write(ctx context.Context, evs []whisk.Event, now time.Time) ([]wh
 // overhead is about what a message costs in a block file besides its data.
 const overhead = 64
 
+// waitAll returns when every one is acknowledged or refused, with all refusals.
 func (b *Bus) waitAll(slots []*slot) error {
 	var errs []error
 	for _, s := range slots {
@@ -152,6 +171,7 @@ func (b *Bus) AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Even
 	if len(evs) > MaxBatch {
 		return whisk.E(whisk.Invalid, "accept batch", fmt.Errorf("%d events are more than the %d of one batch", len(evs), MaxBatch))
 	}
+	// Written with the cursor: a start sees by it whether the batch is whole.
 	c.Count = len(evs)
 	if err := b.writeBatch(ctx, c, evs, nil); err != nil {
 		return err
@@ -211,6 +231,8 @@ func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event,
 		return err
 	}
 	defer leave()
+	// The answer tells the last sequence. A batch has consecutive ones, so
+	// those of the events follow from it.
 	acked := func(seq uint64) {
 		first := seq - uint64(len(kept))
 		for i := range kept {
@@ -220,6 +242,7 @@ func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event,
 		b.recent.add(seq, nil)
 		b.cursors.saved(c, seq)
 	}
+	// A cursor alone needs no batch, whose commit the server syncs.
 	if len(msgs) == 1 {
 		s, err := b.send(last, acked)
 		if err != nil {
@@ -242,6 +265,8 @@ func (b *Bus) writeBatch(ctx context.Context, c whisk.Cursor, evs []whisk.Event,
 		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
 	}
 	last.Header.Set("Nats-Batch-Commit", "1")
+	// Only the commit is answered. Until then the server keeps the batch apart,
+	// so a crash leaves all of it or nothing.
 	for _, m := range msgs[:len(msgs)-1] {
 		if err := b.nc.PublishMsg(m); err != nil {
 			return err

@@ -21,6 +21,9 @@ const (
 // readAhead answers reads of single messages of the archive. A queue that is
 // far behind wants one event after the other, and each costs as much by itself
 // as twenty together.
+//
+// Its lock is held while the store is asked: two queues at the same place then
+// ask once.
 type readAhead struct {
 	mu   sync.Mutex
 	runs []run // the one used last is last
@@ -45,6 +48,8 @@ func (b *Bus) archiveMessage(ctx context.Context, seq uint64) (Message, error) {
 	}
 	var r run
 	var err error
+	// A first read is of one message alone: only a second one close behind it
+	// shows that somebody works through.
 	i := slices.IndexFunc(a.runs, func(r run) bool { return seq > r.last() && seq-r.last() <= aheadNear })
 	if i >= 0 {
 		r.msgs, err = b.Read(ctx, StreamEvents, seq, aheadCount, aheadBytes)
@@ -64,6 +69,7 @@ func (b *Bus) archiveMessage(ctx context.Context, seq uint64) (Message, error) {
 		return m, nil
 	}
 	if len(a.runs) == aheadRuns {
+		// The one that was used longest ago.
 		a.runs = slices.Delete(a.runs, 0, 1)
 	}
 	a.runs = append(a.runs, r)

@@ -64,6 +64,9 @@ type Options struct {
 }
 
 // Bus is one embedded server. It is safe for concurrent use.
+//
+// limits, recent, room and cursors are filled by Open alone and have locks of
+// their own where they change later.
 type Bus struct {
 	o      Options
 	srv    *server.Server
@@ -113,6 +116,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	b.pub.slots = map[string]*slot{}
 	b.pub.batches = make(chan struct{}, windowBatches)
 	b.group.wake = make(chan struct{}, 1)
+	// Close copes with whatever open has got to.
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -131,6 +135,9 @@ func (b *Bus) open(ctx context.Context) error {
 			return err
 		}
 	}
+	// Steps go by what they need: the layout is checked with a stream, the
+	// streams are synced before anything counts on them, and cursors are read
+	// from synced events. Only then may somebody flush.
 	if err := b.startServer(); err != nil {
 		return err
 	}
@@ -150,6 +157,7 @@ func (b *Bus) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// All that the archive holds was synced above, so readers may see it.
 	b.recent = newRecent(st.Last)
 	b.room.init(st, b.limits[StreamEvents], b.o.Dir)
 	b.room.look(ctx, b)
@@ -175,6 +183,8 @@ func (b *Bus) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		// Told at once, not at the next tick: until the process ends, others
+		// would build on what may not be on the disk.
 		case <-b.failed:
 			return b.err
 		case <-lazy.C:
@@ -191,7 +201,8 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 }
 
-// fail makes the bus refuse everything from now on.
+// fail makes the bus refuse everything from now on. Only the first cause is
+// kept: the later ones follow from it.
 func (b *Bus) fail(err error) {
 	b.once.Do(func() {
 		b.err = err
@@ -234,6 +245,7 @@ func (b *Bus) Close() error {
 	if b.recent != nil && b.Failure() == nil {
 		err = b.Flush(context.Background()) // the caller's context is over: this is the end
 	}
+	// After the flush, which waits for the goroutine that stop ends.
 	close(b.stop)
 	b.wg.Wait()
 	if b.nc != nil {

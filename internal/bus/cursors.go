@@ -12,19 +12,25 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+// cursorSubject is the bus subject of a feed's cursors. The feed's ID is random
+// and its own: one made anew under an old name begins without a cursor.
 func cursorSubject(feed string) string { return subjectCursor + "." + whisk.Token(feed) }
 
-// cursors knows the newest cursor of each feed.
+// cursors knows the newest cursor of each feed. All are in memory: there are as
+// many as feeds, and each start of a feed asks.
 type cursors struct {
 	mu   sync.Mutex
 	feed map[string]savedCursor
 }
 
+// savedCursor is a cursor and where the archive has it: a trim up to there must
+// save it again.
 type savedCursor struct {
 	whisk.Cursor
 	seq uint64
 }
 
+// saved notes a cursor that was acknowledged.
 func (c *cursors) saved(cur whisk.Cursor, seq uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,6 +69,7 @@ func (b *Bus) ForgetCursor(ctx context.Context, feed string) error {
 	}
 	b.cursors.mu.Lock()
 	s, ok := b.cursors.feed[feed]
+	// First, so that no trim saves it again while the mark is written.
 	delete(b.cursors.feed, feed)
 	b.cursors.mu.Unlock()
 	if !ok {
@@ -137,6 +144,7 @@ func (b *Bus) torn(ctx context.Context, cursor uint64, count int) (bool, error) 
 	if err != nil {
 		return false, err
 	}
+	// A batch has consecutive sequences: the first hole or stranger is a tear.
 	want := from
 	for _, m := range msgs {
 		if m.Seq >= cursor {

@@ -7,6 +7,7 @@ import (
 
 // watchDead counts the dead letters that had to go before their time because
 // the stream was full: nobody else notices. What goes by age goes as promised.
+// Run alone calls it. The first call only notes where the stream begins.
 func (b *Bus) watchDead(ctx context.Context) {
 	st, err := b.State(ctx, StreamDead)
 	if err != nil {

@@ -45,6 +45,7 @@ func (b *Bus) startServer() error {
 	if err != nil {
 		return fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
+	// Before Start: the recovery of the store is where it has most to say.
 	srv.SetLoggerV2(engineLog{b.o.Log, func(text string) { b.fail(writeFailure(b.o.Dir, text)) }}, false, false, false)
 	b.srv = srv
 	srv.Start()
@@ -54,6 +55,8 @@ func (b *Bus) startServer() error {
 	if !srv.JetStreamEnabled() {
 		return fmt.Errorf("the embedded NATS server could not open its store in %s", b.o.Dir)
 	}
+	// No buffer for reconnecting: what is published while there is no
+	// connection must fail at once, not be sent later.
 	b.nc, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("bus"), nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			b.o.Log.Warn("bus connection", slog.Any("err", err))
@@ -89,6 +92,7 @@ func writeFailure(dir, text string) error {
 // writes no more. Where it says nothing, an answer that does not come tells.
 var writeErrors = [...]string{"critical write error", "will be disabled", "disabling jetstream"}
 
+// say logs a line of the server, and fails the bus when it tells of the end.
 func (l engineLog) say(level slog.Level, format string, v []any) {
 	text := fmt.Sprintf(format, v...)
 	l.log.Log(context.Background(), level, "engine", slog.String("text", text))

@@ -36,6 +36,8 @@ type Flush struct {
 // That is the server's private layout, of the version that go.mod pins. It is
 // checked at each start; where it does not hold, the whole file system is
 // synced instead.
+//
+// syncfs alone would do, but waits for whatever else is written to the disk.
 type blockFiles struct {
 	root    string // of the streams
 	log     *slog.Logger
@@ -45,7 +47,8 @@ type blockFiles struct {
 	whole   bool               // the layout is unknown: syncfs
 }
 
-// blocks are the block files of one stream.
+// blocks are the block files of one stream. synced is -1 where nothing is known
+// to be flushed.
 type blocks struct {
 	dir    string
 	last   int // the number of the last block; 0 if there is none
@@ -98,6 +101,8 @@ func (b *blockFiles) syncAll() error {
 	}
 	for _, d := range dirs {
 		if b.streams[d] == nil {
+			// With no block known, the first flush finds and flushes all of
+			// them.
 			b.streams[d] = &blocks{dir: d}
 		}
 	}
@@ -135,6 +140,8 @@ func (b *blockFiles) sync(stream string) (Flush, error) {
 	wg.Wait()
 	for i, s := range grown {
 		if errors.Is(errs[i], fs.ErrNotExist) {
+			// A block that vanished alone was purged, and the next flush sees
+			// it; the error of one that is there counts.
 			if _, gone := os.Stat(s.dir); gone != nil { // the stream was deleted
 				s.close()
 				delete(b.streams, s.dir)
@@ -157,6 +164,7 @@ func (s *blocks) grown() bool {
 	if s.folder == nil {
 		f, err := os.Open(s.dir)
 		if err != nil {
+			// In doubt yes: sync looks closer and tells what is wrong.
 			return true
 		}
 		s.folder = f
@@ -217,6 +225,7 @@ func (s *blocks) sync(f *Flush) error {
 		return s.find(f)
 	}
 	for {
+		// By name, not by descriptor: the name may belong to another file.
 		st, err := os.Stat(s.path(s.last))
 		if errors.Is(err, fs.ErrNotExist) {
 			return s.find(f) // purged, with all before it
@@ -248,6 +257,8 @@ func (s *blocks) sync(f *Flush) error {
 // name.
 func (s *blocks) syncLast(st fs.FileInfo, f *Flush) error {
 	ino := st.Sys().(*syscall.Stat_t).Ino
+	// The descriptor is kept: opening a file for every flush costs more than
+	// asking whether it grew.
 	if s.f == nil || ino != s.ino {
 		if s.f != nil {
 			s.f.Close()
@@ -271,6 +282,7 @@ func (s *blocks) syncLast(st fs.FileInfo, f *Flush) error {
 	if st.Size() == s.synced {
 		return nil
 	}
+	// Asked before the sync: what is written while it runs may not be covered.
 	size := st.Size()
 	if err := unix.Fdatasync(int(s.f.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", s.path(s.last), err)
@@ -287,6 +299,8 @@ func (s *blocks) enter(n int, f *Flush) error {
 	return s.syncFolder(f)
 }
 
+// syncFolder puts the folder's entries on stable storage. The server does not
+// do so when it makes a block: after a power cut the file would have no name.
 func (s *blocks) syncFolder(f *Flush) error {
 	d, err := os.Open(s.dir)
 	if err != nil {
@@ -323,6 +337,7 @@ func (s *blocks) find(f *Flush) error {
 	if highest == 0 {
 		return nil
 	}
+	// In order, so that what a power cut leaves behind is a beginning.
 	for n := lowest; n <= highest; n++ {
 		st, err := os.Stat(s.path(n))
 		if errors.Is(err, fs.ErrNotExist) {

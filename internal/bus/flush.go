@@ -11,7 +11,8 @@ import (
 const lazyFlush = time.Second
 
 // group gathers those who wait for a flush: all who came while one was under
-// way share the next.
+// way share the next. One flag for all who wait: a flush is for the archive
+// alone only if nobody in it wants more.
 type group struct {
 	mu      sync.Mutex
 	waiting []chan<- error
@@ -26,6 +27,7 @@ func (b *Bus) Flush(ctx context.Context) error {
 	if err := b.check(); err != nil {
 		return err
 	}
+	// The end of ctx ends the wait, not the flush.
 	return b.flushed(ctx, b.group.join(true))
 }
 
@@ -33,6 +35,7 @@ func (b *Bus) Flush(ctx context.Context) error {
 // archive alone, and tells its outcome. Who waits for events alone does not
 // pay for what the journal writes meanwhile.
 func (g *group) join(all bool) <-chan error {
+	// With room for the answer: who has gone away does not hold the others up.
 	done := make(chan error, 1)
 	g.mu.Lock()
 	g.waiting = append(g.waiting, done)
@@ -63,6 +66,7 @@ func (b *Bus) SyncAll(context.Context) error {
 	if b.o.Durability == Process {
 		return nil
 	}
+	// Its failure is final for the same reason as that of a flush.
 	if err := b.files.syncAll(); err != nil {
 		err = writeFailure(b.o.Dir, err.Error())
 		b.fail(err)
@@ -87,6 +91,8 @@ func (b *Bus) flushLoop() {
 			return
 		case <-b.group.wake:
 		}
+		// Only then is the list taken: who joins while it waits is in this
+		// flush.
 		b.gather(last)
 		b.group.mu.Lock()
 		waiting, all := b.group.waiting, b.group.all
@@ -120,6 +126,8 @@ func (b *Bus) flushOnce(all bool) error {
 	if err := b.check(); err != nil {
 		return err
 	}
+	// Before the files are looked at: what is acknowledged later may be written
+	// behind what was synced.
 	covered := b.recent.acked()
 	if b.o.Durability == Disk {
 		start := time.Now()
@@ -140,6 +148,7 @@ func (b *Bus) flushOnce(all bool) error {
 			b.o.OnFlush(f)
 		}
 	}
+	// Last: readers hand on what they see, and that must not vanish any more.
 	b.recent.flushed(covered)
 	return nil
 }

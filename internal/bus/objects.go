@@ -46,11 +46,15 @@ func (b *Bus) PutObject(ctx context.Context, data []byte) (string, error) {
 	if err := b.check(); err != nil {
 		return "", err
 	}
+	// The name is the content: the same payload or code is kept once, and a
+	// read can check itself.
 	sum := sha256.Sum256(data)
 	digest := hex.EncodeToString(sum[:])
 	o := &b.objects
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// This process has written or read it whole: no need to read it again. The
+	// time is renewed, since something new is about to name it.
 	if _, ok := o.put[digest]; ok {
 		o.put[digest] = time.Now()
 		return digest, nil
@@ -87,6 +91,8 @@ func (b *Bus) Object(ctx context.Context, digest string) ([]byte, error) {
 		return nil, missing
 	}
 	data := make([]byte, 0, info.Size)
+	// By the number of chunks that the description tells: a read that ends
+	// early is an object that is not all there.
 	for chunks, from := uint32(0), uint64(1); chunks < info.Chunks; {
 		msgs, err := b.direct(ctx, objectStream, map[string]any{
 			"seq": from, "next_by_subj": objectChunk + info.NUID, "batch": chunkBatch, "max_bytes": directBytes,

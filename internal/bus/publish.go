@@ -18,7 +18,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// Message is one message of a stream.
+// Message is one message of a stream. What a read returned is shared with
+// nobody.
 type Message struct {
 	Subject string
 	Header  nats.Header
@@ -34,8 +35,9 @@ const (
 	codeWrongLast2 = 10164 // wrong last sequence, of a constant kind
 )
 
-// slotWait is how long the server may take to acknowledge one message. It
-// gives no answer at all after an I/O error.
+// slotWait is how long the server may take to acknowledge one message. It gives
+// no answer at all after an I/O error. Longer is a failure of the store, so this
+// is well above any wait for a busy disk.
 const slotWait = 30 * time.Second
 
 // publisher has messages under way side by side, each with a slot that its
@@ -55,6 +57,9 @@ type publisher struct {
 
 // slot is one message under way. acked runs on the connection's own goroutine,
 // in the order of the stream's sequences, before done is told.
+//
+// done has room for one value: whoever answers does not wait, even when nobody
+// asks any more. seq is set before done and read after it.
 type slot struct {
 	since time.Time
 	acked func(seq uint64)
@@ -62,6 +67,8 @@ type slot struct {
 	seq   uint64
 }
 
+// listen takes all answers with one subscription. It must never lose one, so
+// its queue has no bounds: the window has.
 func (p *publisher) listen(nc *nats.Conn) error {
 	p.prefix = nc.NewInbox() + "."
 	sub, err := nc.Subscribe(p.prefix+"*", p.answer)
@@ -75,6 +82,8 @@ func (p *publisher) listen(nc *nats.Conn) error {
 func (p *publisher) answer(m *nats.Msg) {
 	p.mu.Lock()
 	s := p.slots[m.Subject]
+	// Taken out before it is answered: an answer that comes twice finds
+	// nothing.
 	delete(p.slots, m.Subject)
 	p.mu.Unlock()
 	if s == nil {
@@ -91,6 +100,7 @@ func (p *publisher) answer(m *nats.Msg) {
 }
 
 func parseAck(m *nats.Msg) (uint64, error) {
+	// The server's way to say that no stream listens on the subject.
 	if m.Header.Get("Status") == "503" {
 		return 0, whisk.E(whisk.Unavailable, "publish", errors.New("no stream takes the message"))
 	}
@@ -140,6 +150,8 @@ func (b *Bus) send(m *nats.Msg, acked func(seq uint64)) (*slot, error) {
 	s := &slot{since: time.Now(), acked: acked, done: make(chan error, 1)}
 	p := &b.pub
 	p.mu.Lock()
+	// The slot is in place before the message leaves: the answer may come
+	// first.
 	p.next++
 	m.Reply = p.prefix + strconv.FormatUint(p.next, 36)
 	p.slots[m.Reply] = s
@@ -155,6 +167,7 @@ func (b *Bus) send(m *nats.Msg, acked func(seq uint64)) (*slot, error) {
 
 // enter takes room in the window for a number of messages.
 func (b *Bus) enter(ctx context.Context, count, bytes int) (leave func(), err error) {
+	// One that is larger than the window goes when it has it for itself.
 	bytes = min(bytes, windowBytes)
 	if err := b.pub.count.Acquire(ctx, int64(count)); err != nil {
 		return nil, err
@@ -176,6 +189,7 @@ func (b *Bus) wait(s *slot) error {
 	select {
 	case err := <-s.done:
 		return err
+	// A store that has failed may never answer.
 	case <-b.failed:
 		return b.check()
 	}
@@ -191,6 +205,7 @@ func (b *Bus) Publish(ctx context.Context, m Message, expectLast *uint64) (uint6
 	}
 	out := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
 	if expectLast != nil {
+		// The caller's headers stay as they are: it may send them again.
 		if out.Header = maps.Clone(m.Header); out.Header == nil {
 			out.Header = nats.Header{}
 		}
@@ -221,6 +236,8 @@ func (b *Bus) expireSlots() {
 			return
 		case now := <-tick.C:
 			b.pub.mu.Lock()
+			// All are looked at, not only the oldest: a map has no order, and
+			// there are at most as many as the window lets in.
 			late := 0
 			for _, s := range b.pub.slots {
 				if now.Sub(s.since) > slotWait {

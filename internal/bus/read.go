@@ -31,6 +31,8 @@ func (b *Bus) ReadEvents(ctx context.Context, from uint64, most int) ([]whisk.Ev
 			return evs, nil
 		}
 		if !known {
+			// Only up to durable: the store also has what is written and not
+			// flushed.
 			evs, next, err := b.readArchive(ctx, from, durable, most)
 			if err != nil || len(evs) > 0 {
 				return evs, err
@@ -42,6 +44,7 @@ func (b *Bus) ReadEvents(ctx context.Context, from uint64, most int) ([]whisk.Ev
 			from = durable + 1 // cursors only
 		}
 		select {
+		// Taken together with the events: no growth in between is missed.
 		case <-grown:
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -82,6 +85,8 @@ func (b *Bus) readArchive(ctx context.Context, from, upTo uint64, most int) (evs
 // Event returns the flushed event of a sequence. NotFound when the archive has
 // no event there, any more or at all.
 func (b *Bus) Event(ctx context.Context, seq uint64) (whisk.Event, error) {
+	// The ring first. It knows as well what must not be shown yet, although the
+	// store would give it.
 	ev, flushed := b.recent.get(seq)
 	if ev != nil {
 		return *ev, nil
@@ -109,6 +114,8 @@ func (b *Bus) decode(ctx context.Context, m Message) (whisk.Event, error) {
 	a.Seq, a.Event.Accepted = m.Seq, time.UnixMilli(a.Accepted).UTC()
 	if a.Object != "" {
 		payload, err := b.Object(ctx, a.Object)
+		// A lost payload is not a lost event: it is judged, and its verdict
+		// says so.
 		if err != nil && !errors.Is(err, whisk.NotFound) {
 			return whisk.Event{}, err
 		}
@@ -141,6 +148,7 @@ func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (Message, erro
 	return msgs[0], nil
 }
 
+// notThere is the NotFound of a message.
 func notThere(stream string, seq uint64) error {
 	return whisk.E(whisk.NotFound, "read "+stream, fmt.Errorf("message %d does not exist", seq))
 }
@@ -155,7 +163,9 @@ func (b *Bus) Read(ctx context.Context, stream string, from uint64, most, maxByt
 	return b.direct(ctx, stream, map[string]any{"seq": max(from, 1), "batch": most, "max_bytes": maxBytes})
 }
 
-// lastPerSubject returns the newest message of each bus subject.
+// lastPerSubject returns the newest message of each bus subject. One request
+// each: there are as many as feeds or objects, and only a start or a sweep
+// asks.
 func (b *Bus) lastPerSubject(ctx context.Context, stream, filter string) ([]Message, error) {
 	var out []Message
 	st, err := b.State(ctx, stream)
@@ -190,6 +200,7 @@ func (b *Bus) direct(ctx context.Context, stream string, request map[string]any)
 	wait, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
 	var out []Message
+	// The store ends a batch with a mark of its own, a single answer has none.
 	if most, batch := request["batch"].(int); batch {
 		out, err = b.directBatch(wait, "$JS.API.DIRECT.GET."+stream, body, most)
 	} else {
@@ -216,6 +227,8 @@ func (b *Bus) directOne(ctx context.Context, subject string, body []byte) ([]Mes
 	return []Message{msg}, nil
 }
 
+// directBatch has an inbox of its own, since it gets many answers to one
+// request.
 func (b *Bus) directBatch(ctx context.Context, subject string, body []byte, most int) ([]Message, error) {
 	inbox := b.nc.NewInbox()
 	// The library's own queue has room for 65,536 messages, to be cleared and
@@ -252,6 +265,7 @@ func (b *Bus) directBatch(ctx context.Context, subject string, body []byte, most
 // stored turns an answer of a direct read into the message that was asked for.
 // There is none where nothing is, and at the end of a batch.
 func stored(m *nats.Msg) (_ Message, found bool, _ error) {
+	// 404: nothing there. 204: the end of a batch.
 	switch status := m.Header.Get("Status"); status {
 	case "404", "204":
 		return Message{}, false, nil

@@ -15,6 +15,8 @@ const (
 
 // recent holds the newest events by sequence, without gaps, and knows how far
 // the archive is acknowledged and flushed.
+//
+// Events are shared: what get and from return must not be changed.
 type recent struct {
 	mu      sync.Mutex
 	ring    [recentCount]*whisk.Event // by sequence modulo; nil for a cursor
@@ -41,6 +43,7 @@ func (r *recent) add(seq uint64, ev *whisk.Event) {
 		}
 		r.low, r.bytes = seq, 0
 	}
+	// Room is made before the event is put in: its place may be another's.
 	r.last = seq
 	for r.low+recentCount <= seq || r.bytes > recentBytes && r.low < seq {
 		if old := r.ring[r.low%recentCount]; old != nil {
@@ -55,7 +58,8 @@ func (r *recent) add(seq uint64, ev *whisk.Event) {
 	}
 }
 
-// acked returns the newest acknowledged sequence.
+// acked returns the newest acknowledged sequence. Answers come in the order of
+// the stream, so all below it are acknowledged too.
 func (r *recent) acked() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,6 +82,7 @@ func (r *recent) flushed(seq uint64) {
 func (r *recent) get(seq uint64) (ev *whisk.Event, flushed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// Below the ring the store has it; above durable nobody may see it.
 	if seq < r.low || seq > r.durable {
 		return nil, seq <= r.durable
 	}

@@ -22,6 +22,9 @@ const MinFree = 256 << 20
 
 // room keeps account of the archive's size: the server's own refusal would
 // come too late for what is under way.
+//
+// used errs upwards: what is refused by the server or fails stays counted until
+// the next look.
 type room struct {
 	mu     sync.Mutex
 	dir    string
@@ -40,15 +43,18 @@ func (r *room) init(st State, limit int64, dir string) {
 func (r *room) take(size int, small bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// On a small archive the reserve would be all of it.
 	spare := min(int64(reserve), r.limit/4)
 	if small {
 		spare = 0
 	}
 	switch {
+	// A cursor alone is small and lets a feed stop at the right place.
 	case r.low && !small:
 		return r.nearlyFull()
 	case r.used+int64(size) > r.limit-spare:
 		select {
+		// One token is enough: the trim removes as much as it may.
 		case r.wanted <- struct{}{}:
 		default:
 		}
@@ -76,6 +82,7 @@ func (b *Bus) Room() error {
 	return nil
 }
 
+// full is the refusal of an archive without room, with what to do about it.
 func full() error {
 	return whisk.WithHint(whisk.E(whisk.Unavailable, "accept", errors.New("the archive of events is full: too many wait for their actions")),
 		"try again later; see which queue holds them in /metrics")
@@ -99,10 +106,13 @@ func (r *room) look(ctx context.Context, b *Bus) {
 	low, free := false, int64(0)
 	if unix.Statfs(r.dir, &fs) == nil {
 		free = int64(fs.Bavail) * fs.Bsize
+		// A disk that can't be asked counts as roomy: the store's own errors
+		// tell.
 		low = free < MinFree
 	}
 	r.mu.Lock()
 	was := r.low
+	// What is under way is left out for the moment: the reserve covers it.
 	r.used, r.low = st.Bytes, low
 	r.mu.Unlock()
 	switch {

@@ -58,6 +58,7 @@ type State struct {
 
 // makeStreams makes what is missing and changes what differs.
 func (b *Bus) makeStreams(ctx context.Context) error {
+	// The sizes first: the limits go by them.
 	held := map[string]State{}
 	for _, name := range []string{StreamEvents, StreamJournal, StreamCalls, StreamDead} {
 		st, err := b.State(ctx, name)
@@ -81,7 +82,11 @@ func (b *Bus) makeStreams(ctx context.Context) error {
 		{Name: StreamDead, Subjects: []string{SubjectDead + ".>"}, Discard: jetstream.DiscardOld, MaxAge: keepDead},
 		{Name: streamCheck, Subjects: []string{subjectCheck}, MaxMsgs: 1},
 	} {
+		// Readers ask the store directly. The memory of message IDs is kept
+		// short: each costs 280 bytes and is read again at start, and nobody
+		// here sends any.
 		c.Storage, c.AllowDirect, c.MaxBytes, c.Duplicates = jetstream.FileStorage, true, b.limits[c.Name], time.Second
+		// CHECK has no limit of its own, and the server knows none as -1.
 		if c.MaxBytes == 0 {
 			c.MaxBytes = -1
 		}
@@ -114,6 +119,7 @@ func (b *Bus) ensureStream(ctx context.Context, c jetstream.StreamConfig) error 
 	if err != nil {
 		return wrapStream(c.Name, err)
 	}
+	// Compared field by field: the server fills in others by itself.
 	have := s.CachedInfo().Config
 	if reflect.DeepEqual(have.Subjects, c.Subjects) && have.MaxBytes == c.MaxBytes && have.MaxAge == c.MaxAge && have.Discard == c.Discard {
 		return nil
@@ -138,6 +144,8 @@ func (b *Bus) computeLimits(held map[string]State) (map[string]int64, error) {
 	if err := unix.Statfs(b.o.Dir, &fs); err != nil {
 		return nil, fmt.Errorf("look at the disk of %s: %w", b.o.Dir, err)
 	}
+	// Free and held together: the limits of a store that fills up do not shrink
+	// from start to start.
 	ours := int64(fs.Bavail) * fs.Bsize
 	for _, st := range held {
 		ours += st.Bytes
@@ -157,6 +165,9 @@ func (b *Bus) computeLimits(held map[string]State) (map[string]int64, error) {
 			}
 		}
 		if bytes := held[name].Bytes; asked < bytes {
+			// A limit below what is held would have the server refuse
+			// everything, or, where the oldest go, remove at once what was
+			// promised for days.
 			asked = bytes + bytes/8
 		}
 		limits[name] = max(asked, 1<<20)
@@ -185,9 +196,11 @@ func (b *Bus) Purge(ctx context.Context, stream string, before uint64) error {
 		return fmt.Errorf("purge stream %s: %w", stream, err)
 	}
 	st := s.CachedInfo().State
+	// The last message stays: it tells where the sequences go on.
 	before = min(before, st.LastSeq)
 	step := uint64(1)
 	if st.Bytes > 0 {
+		// By the mean size of a message.
 		step = max(purgeStep*st.Msgs/st.Bytes, 1)
 	}
 	for from := st.FirstSeq; from < before; {
@@ -209,7 +222,8 @@ func (b *Bus) Purge(ctx context.Context, stream string, before uint64) error {
 // purgeStep is about how many bytes one step of a purge removes: a block file.
 const purgeStep = 8 << 20
 
-// EventSubject is the bus subject of a trigger's events.
+// EventSubject is the bus subject of a trigger's events. Names may hold what a
+// bus subject may not, so each is encoded as one token.
 func EventSubject(trigger whisk.Name) string {
 	return strings.Join([]string{subjectEvent, whisk.Token(trigger.Namespace), whisk.Token(trigger.Entity)}, ".")
 }

@@ -13,7 +13,8 @@ import (
 // maxSwept bounds what one sweep removes; the next one goes on.
 const maxSwept = 1000
 
-// EventObjects returns the digests that events of the archive name.
+// EventObjects returns the digests that events of the archive name. It reads
+// only the events that name one, by the last token of their subject.
 func (b *Bus) EventObjects(ctx context.Context) (map[string]bool, error) {
 	named := map[string]bool{}
 	for from := uint64(1); ; {
@@ -44,11 +45,14 @@ func (b *Bus) EventObjects(ctx context.Context) (map[string]bool, error) {
 // returns how many objects it removed. What this process was told to keep less
 // than unnamed ago stays: that which is to name it may be under way.
 func (b *Bus) SweepObjects(ctx context.Context, unnamed time.Duration, keep func(digest string) bool) (int, error) {
+	// Forgotten first: from here on such an object goes unless something names
+	// it.
 	b.objects.forget(time.Now().Add(-unnamed))
 	metas, err := b.lastPerSubject(ctx, objectStream, objectMeta+">")
 	if err != nil {
 		return 0, fmt.Errorf("list objects: %w", err)
 	}
+	// An error ends the sweep: when in doubt an object stays.
 	removed := 0
 	for _, m := range metas {
 		if removed == maxSwept {
@@ -83,6 +87,8 @@ func (o *objects) forget(before time.Time) {
 // sweepObject removes an object that nobody wants, description first: without
 // it the chunks are nothing. No mark of the deletion stays.
 func (b *Bus) sweepObject(ctx context.Context, subject string, info jetstream.ObjectInfo, keep func(digest string) bool) (bool, error) {
+	// Between the question and the removal nobody may put the object again:
+	// PutObject would find it, and name what is about to go.
 	b.objects.mu.Lock()
 	defer b.objects.mu.Unlock()
 	if _, ok := b.objects.put[info.Name]; ok || keep(info.Name) {
@@ -118,6 +124,8 @@ func (b *Bus) sweepRests(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list objects: %w", err)
 	}
+	// Read under the lock: a put writes its chunks first, and those of one
+	// under way would look left behind.
 	known := map[string]bool{}
 	for _, m := range metas {
 		var info jetstream.ObjectInfo
@@ -126,6 +134,7 @@ func (b *Bus) sweepRests(ctx context.Context) error {
 		}
 		known[objectChunk+info.NUID] = true
 	}
+	// The others wait for the next sweep.
 	left := maxSwept
 	for subject := range info.State.Subjects {
 		if known[subject] || left == 0 {

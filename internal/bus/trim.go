@@ -24,8 +24,10 @@ func (b *Bus) trimQuietly(ctx context.Context) {
 }
 
 // Trim removes what is done with and either older than seven days at now, or
-// in the way of new events: the older half, once half of the limit is used. It stays below the floor.
+// in the way of new events: the older half, once half of the limit is used. It
+// stays below the floor.
 func (b *Bus) Trim(ctx context.Context, now time.Time) error {
+	// Without the journal's word anything may still be needed.
 	f := b.floor.Load()
 	if f == nil {
 		return nil
@@ -44,10 +46,12 @@ func (b *Bus) Trim(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	// Never the last message: it keeps the sequences going on.
 	target = min(max(target, aged), (*f)(), st.Last)
 	if target <= st.First {
 		return nil
 	}
+	// Saved and flushed before the purge: in between both copies are there.
 	if err := b.saveCursors(ctx, target); err != nil {
 		return err
 	}
@@ -79,7 +83,11 @@ func (b *Bus) firstAfter(ctx context.Context, st State, t time.Time) (uint64, er
 func (b *Bus) saveCursors(ctx context.Context, below uint64) error {
 	old := b.cursors.below(below)
 	for _, s := range old {
+		// The batch that it came with is about to go: there is nothing left to
+		// compare.
 		s.Count, s.Previous = 0, ""
+		// With the expected sequence: a feed that saves at this moment must not
+		// be set back.
 		err := b.writeBatch(ctx, s.Cursor, nil, &s.seq)
 		if err != nil && !errors.Is(err, whisk.Conflict) {
 			return err
