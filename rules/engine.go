@@ -58,7 +58,8 @@ type Entities interface {
 	Snapshot() ([]whisk.Trigger, []Entry)
 }
 
-// Engine judges events. All methods are safe for concurrent use.
+// Engine judges events. All methods are safe for concurrent use. mu guards the
+// table alone; judging itself is one goroutine, Run's.
 type Engine struct {
 	events    Events
 	journal   Journal
@@ -122,6 +123,7 @@ func (e *Engine) run(ctx context.Context) error {
 			return err
 		}
 	}
+	// Asked after the gaps: they lie below.
 	for from := e.journal.Judged().Seq + 1; ; {
 		evs, err := e.read(ctx, from)
 		if err != nil {
@@ -135,6 +137,8 @@ func (e *Engine) run(ctx context.Context) error {
 
 // read returns the next events, once delivery takes more.
 func (e *Engine) read(ctx context.Context, from uint64) ([]whisk.Event, error) {
+	// Before reading, not before delivering: what was judged must be handed on,
+	// and by then there might be no room.
 	if err := e.deliverer.Wait(ctx); err != nil {
 		return nil, err
 	}
@@ -151,6 +155,7 @@ func (e *Engine) judgeGap(ctx context.Context, from, to uint64) error {
 		if err != nil {
 			return err
 		}
+		// A read may go beyond the gap, into events that have a verdict.
 		n := 0
 		for n < len(evs) && evs[n].Seq <= to {
 			n++
@@ -159,6 +164,8 @@ func (e *Engine) judgeGap(ctx context.Context, from, to uint64) error {
 		if from, err = e.judge(ctx, from, evs[:n], e.deliverer.Redeliver); err != nil {
 			return err
 		}
+		// The rest of the gap holds no events. It is called judged, so that the
+		// gap is closed and the next start does not find it again.
 		if last && from <= to {
 			return e.journal.Verdicts(ctx, from, whisk.Place{Seq: to}, nil)
 		}
@@ -176,6 +183,8 @@ func (e *Engine) judge(
 	table := e.Table()
 	for len(evs) > 0 {
 		var vs []whisk.Verdict
+		// At least one event, however many rules match it: its verdict is not
+		// divided.
 		for matches := 0; len(vs) < len(evs) && matches < maxMatches; {
 			v := table.Judge(&evs[len(vs)], time.Now().UTC())
 			matches += e.metrics.count(&v)
@@ -186,6 +195,8 @@ func (e *Engine) judge(
 			return from, err
 		}
 		judged := vs[len(vs)-1].Event
+		// Written, not flushed: after a power cut that took the verdict the
+		// event is judged again.
 		if err := e.journal.Verdicts(ctx, from, judged, vs); err != nil {
 			return from, err
 		}
@@ -196,6 +207,8 @@ func (e *Engine) judge(
 			}
 		}
 		e.fault("judge delivered")
+		// From the event after the last, so that the ranges of messages join:
+		// numbers in between that are no events count as judged.
 		from, evs = judged.Seq+1, evs[len(vs):]
 	}
 	return from, nil

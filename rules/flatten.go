@@ -8,14 +8,17 @@ import (
 
 // index is what the filters of one trigger ask for, laid out so that an event
 // is walked once for all of them: a tree of the paths that any of them names,
-// and a number for each value that any of them lists.
+// and a number for each value that any of them lists. It is made with its table
+// and then only read.
 type index struct {
 	root   *node
 	paths  int
 	values map[string]int32 // by key
 }
 
-// node is a key on the way to a path. The empty path is the root's child "".
+// node is a key on the way to a path. The empty path is the root's child "". A
+// node may both end a path and lead on: one rule may ask for a, another for
+// a.b.
 type node struct {
 	children map[string]*node
 	path     int32 // the path that ends here, counted from 0; -1 if none
@@ -57,7 +60,8 @@ func (ix *index) value(key string) int32 {
 }
 
 // under returns the node that key leads to; nil if no path goes there. A key
-// with points leads as deep as nested keys do.
+// with points leads as deep as nested keys do. Events and patterns then agree
+// on a path however its points are spelled.
 func (n *node) under(key []byte) *node {
 	rest := key
 	for n != nil {
@@ -90,7 +94,8 @@ const (
 // step says which element of which array was entered.
 type step struct{ array, element int32 }
 
-// leaf is a value of the event at a path that some filter names.
+// leaf is a value of the event at a path that some filter names. text is a part
+// of the event, so a flat must not outlive it.
 type leaf struct {
 	path  int32
 	value int32 // by index.value, or one of the above
@@ -100,7 +105,8 @@ type leaf struct {
 }
 
 // flat is an event flattened for the filters of one trigger. It can be used for
-// one event after the other.
+// one event after the other. Its slices are used again and again: judging an
+// event allocates next to nothing.
 type flat struct {
 	index  *index
 	leaves []leaf
@@ -120,6 +126,7 @@ type member struct {
 	from, to int
 }
 
+// reset empties f for an event of the index's trigger.
 func (f *flat) reset(ix *index) {
 	f.index = ix
 	f.leaves, f.steps, f.arena, f.members = f.leaves[:0], f.steps[:0], f.arena[:0], f.members[:0]
@@ -135,6 +142,8 @@ func (f *flat) reset(ix *index) {
 // pretend to be it, by points in its keys neither.
 const ownMember = "__ow_event"
 
+// isOwn reports whether a key of the event would lead to the member that we
+// add.
 func isOwn(key []byte) bool {
 	rest, ok := strings.CutPrefix(string(key), ownMember)
 	return ok && (rest == "" || rest[0] == '.')
@@ -143,6 +152,7 @@ func isOwn(key []byte) bool {
 // fill flattens the payload laid over params, and own as the member __ow_event.
 // own may be nil.
 func (f *flat) fill(params whisk.Params, payload, own []byte) error {
+	// Parameters first: the payload is laid over them, as for the action.
 	for _, p := range params {
 		if key := []byte(p.Key); !isOwn(key) {
 			if err := f.set(key, p.Value); err != nil {
@@ -154,6 +164,7 @@ func (f *flat) fill(params whisk.Params, payload, own []byte) error {
 	if err := f.object(&s, f.index.root, 0, 0); err != nil {
 		return err
 	}
+	// What follows the object would have been missed by everyone.
 	if s.next(); s.pos != len(payload) {
 		return errText
 	}
@@ -162,6 +173,8 @@ func (f *flat) fill(params whisk.Params, payload, own []byte) error {
 			return err
 		}
 	}
+	// Linked backwards at the end, when it is known what was replaced: each
+	// path's chain is in the order of the event.
 	for i := len(f.leaves) - 1; i >= 0; i-- {
 		if l := &f.leaves[i]; l.value != dropped {
 			l.next = f.heads[l.path]
@@ -193,6 +206,8 @@ func (f *flat) object(s *scanner, n *node, base, depth int) error {
 		more, err := s.more('}', first)
 		if err != nil || !more {
 			if depth > 0 {
+				// The members of an inner object are forgotten when it ends;
+				// those at the top stay for what is set after it.
 				f.members = f.members[:base]
 			}
 			return err
@@ -206,6 +221,8 @@ func (f *flat) object(s *scanner, n *node, base, depth int) error {
 			return err
 		}
 		child := n.under(key)
+		// Most keys: no filter looks there, so the value is stepped over
+		// unread.
 		if child == nil || depth == 0 && isOwn(key) {
 			err = s.skip()
 		} else {
@@ -221,6 +238,7 @@ func (f *flat) object(s *scanner, n *node, base, depth int) error {
 // the leaves of the earlier one are dropped.
 func (f *flat) member(s *scanner, n *node, base, depth int) error {
 	at := -1
+	// Few: only keys that a filter names are in it.
 	for i := base; i < len(f.members); i++ {
 		if m := f.members[i]; m.node == n {
 			for j := m.from; j < m.to; j++ {
@@ -250,6 +268,7 @@ func (f *flat) value(s *scanner, n *node, depth int) error {
 		if n.path >= 0 {
 			f.leaf(n, noValue, []byte("an object"), 0)
 		}
+		// That it is an object is all that anybody asks.
 		if len(n.children) == 0 {
 			return s.skip()
 		}
@@ -275,6 +294,7 @@ func (f *flat) array(s *scanner, n *node, depth int) error {
 		}
 		if !more {
 			if first && n.path >= 0 {
+				// So that a reason can say what was found.
 				f.leaf(n, noValue, []byte("an empty array"), 0)
 			}
 			f.steps = f.steps[:top]
@@ -317,6 +337,7 @@ func (f *flat) scalar(s *scanner, n *node, arrays int) error {
 		}
 		f.key, known = appendLiteral(f.key, text)
 	}
+	// A value that no filter lists needs no key of its own.
 	id, ok := f.index.values[string(f.key)]
 	if !known || !ok {
 		id = otherValue
@@ -325,6 +346,8 @@ func (f *flat) scalar(s *scanner, n *node, arrays int) error {
 	return nil
 }
 
+// leaf adds a leaf. Steps are copied into the arena, since f.steps goes on
+// changing; when that grows, older leaves keep the array that they point to.
 func (f *flat) leaf(n *node, value int32, text []byte, arrays int) {
 	from := len(f.arena)
 	f.arena = append(f.arena, f.steps[:arrays]...)

@@ -16,6 +16,7 @@ type matcher struct {
 	conds []cond
 }
 
+// cond is one path of a pattern: any of its values will do.
 type cond struct {
 	path   int32
 	values []int32
@@ -23,6 +24,8 @@ type cond struct {
 	want   string
 }
 
+// compile turns paths and values into numbers, so that matching compares no
+// text.
 func (ix *index) compile(p *Pattern) *matcher {
 	m := &matcher{}
 	for _, f := range p.fields {
@@ -35,7 +38,8 @@ func (ix *index) compile(p *Pattern) *matcher {
 	return m
 }
 
-// candidate is a leaf that satisfies a condition, which is a bit.
+// candidate is a leaf that satisfies a condition, which is a bit. Conditions
+// fit a word because a pattern has at most 64 paths.
 type candidate struct {
 	cond  int
 	leaf  int32
@@ -52,6 +56,7 @@ func (m *matcher) match(f *flat) string {
 		from := len(inArrays)
 		for at := f.heads[c.path]; at >= 0; at = f.leaves[at].next {
 			l := &f.leaves[at]
+			// A handful of numbers: looking through them is faster than a map.
 			if l.value < 0 || !slices.Contains(c.values, l.value) {
 				continue
 			}
@@ -62,15 +67,20 @@ func (m *matcher) match(f *flat) string {
 			}
 			inArrays = append(inArrays, candidate{cond: i, leaf: at, steps: l.steps})
 		}
+		// The first condition that fails is the reason: one is enough for a
+		// person.
 		if !held {
 			return c.name + ": wanted " + c.want + ", found " + f.foundAt(c.path)
 		}
 		if free {
+			// A value outside of arrays satisfies the condition wherever the
+			// others lie.
 			inArrays = inArrays[:from]
 		} else {
 			bound++
 		}
 	}
+	// One condition alone can't contradict itself.
 	if bound < 2 {
 		return ""
 	}
@@ -80,6 +90,8 @@ func (m *matcher) match(f *flat) string {
 // together tells whether the conditions that only values in arrays satisfy can
 // be satisfied by values of the same elements.
 func (m *matcher) together(cs []candidate) string {
+	// In the order of the event, in which the elements of an array lie
+	// together.
 	slices.SortFunc(cs, func(a, b candidate) int { return int(a.leaf) - int(b.leaf) })
 	all := conds(cs)
 	t := tangle{left: maxCovers}
@@ -99,6 +111,7 @@ func (m *matcher) together(cs []candidate) string {
 	return fmt.Sprintf("%s: each holds a wanted value, but not within one element of the arrays that they share", list(names, ", "))
 }
 
+// conds is the set of conditions that any of cs satisfies.
 func conds(cs []candidate) uint64 {
 	var set uint64
 	for _, c := range cs {
@@ -113,6 +126,10 @@ func conds(cs []candidate) uint64 {
 // every array one element may be chosen. So what an element can cover is what
 // lies in it directly, and for each array in it what one of its elements can
 // cover.
+//
+// Sets of conditions are words, and of the sets that one place can cover only
+// those are kept that no other contains. Still there are events for which they
+// are many, so the work is bounded and the answer then is no.
 type tangle struct{ left int }
 
 // covers returns the largest sets of conditions that the candidates of one
@@ -145,6 +162,7 @@ func (t *tangle) covers(cs []candidate, depth int, must uint64) []uint64 {
 		seen |= set
 		cs = cs[n:]
 	}
+	// What must be covered and is nowhere in here ends the search early.
 	if t.left -= 1 + len(arrays); t.left < 0 || must&^(direct|seen) != 0 {
 		return nil
 	}
@@ -175,6 +193,7 @@ func (t *tangle) ofArray(cs []candidate, depth int, must uint64) []uint64 {
 			n++
 		}
 		for _, set := range t.covers(cs[:n], depth+1, must) {
+			// No other element can do better.
 			if set == all {
 				return []uint64{all}
 			}
@@ -185,6 +204,8 @@ func (t *tangle) ofArray(cs []candidate, depth int, must uint64) []uint64 {
 	return result
 }
 
+// product combines what two arrays of one element can cover: both are chosen
+// from.
 func (t *tangle) product(a, b []uint64) []uint64 {
 	var result []uint64
 	for _, x := range a {
@@ -212,6 +233,7 @@ func (t *tangle) add(sets []uint64, set uint64) []uint64 {
 
 // foundAt tells a person what the event holds at a path.
 func (f *flat) foundAt(path int32) string {
+	// Several rules may fail at the same path: the text is made once an event.
 	if f.found[path] != "" {
 		return f.found[path]
 	}
@@ -236,8 +258,10 @@ const (
 	maxText = 64 // bytes of one value
 )
 
+// alternatives is what a pattern wants at a path.
 func alternatives(texts []string) string { return list(texts, " or ") }
 
+// list joins texts, at most maxTold of them.
 func list(texts []string, sep string) string {
 	if n := len(texts) - maxTold; n > 0 {
 		return strings.Join(texts[:maxTold], sep) + sep + "others"

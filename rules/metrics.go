@@ -33,6 +33,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		r.MustRegister(events, problems, verdicts)
 	}
 	m := &metrics{events: events, problems: problems, verdicts: map[whisk.Decision]prometheus.Counter{}}
+	// All three from the start, so that a rate can be taken before the first of
+	// a kind.
 	for _, d := range []whisk.Decision{whisk.Matched, whisk.Filtered, whisk.Off} {
 		m.verdicts[d] = verdicts.WithLabelValues(string(d))
 	}

@@ -26,7 +26,8 @@ type Options struct {
 var notYet = [...]string{"dead-letter", "transform", "order-by", "batch", "dedupe", "limit"}
 
 // ParseOptions reads a rule's annotations. Keys that are not ours pass. The
-// error is Invalid and tells every fault.
+// error is Invalid and tells every fault. All faults at once: whoever writes a
+// rule should not have to try again for each.
 func ParseOptions(annotations whisk.Params) (Options, error) {
 	o := Options{Retry: whisk.StdRetry()}
 	var faults []error
@@ -65,7 +66,8 @@ const (
 )
 
 // parseRetry reads the value of the annotation retry. Faults begin with the
-// member that they are about.
+// member that they are about. Members that are left out are as in
+// whisk.StdRetry.
 func parseRetry(text json.RawMessage) (whisk.Retry, []error) {
 	r := whisk.StdRetry()
 	var faults []error
@@ -80,6 +82,8 @@ func parseRetry(text json.RawMessage) (whisk.Retry, []error) {
 		bad("", "%v", err)
 		return r, faults
 	}
+	// An unknown member may be a known one that is misspelled: it is refused,
+	// since it would not be obeyed.
 	known := []string{"attempts", "backoff", "maxBackoff", "maxAge", "on"}
 	for _, m := range given {
 		if !slices.Contains(known, m.Key) {
@@ -108,6 +112,8 @@ func parseRetry(text json.RawMessage) (whisk.Retry, []error) {
 	length("backoff", &r.Backoff, minBackoff, maxBackoff)
 	length("maxBackoff", &r.MaxBackoff, minBackoff, maxMaxBackoff)
 	length("maxAge", &r.MaxAge, minMaxAge, maxMaxAge)
+	// A backoff above the usual maximum raises it, unless a maximum was asked
+	// for.
 	if r.MaxBackoff < r.Backoff {
 		if given.Get("maxBackoff") != nil {
 			bad("maxBackoff", "found %s, expected at least the backoff, %s", r.MaxBackoff, r.Backoff)
@@ -117,6 +123,7 @@ func parseRetry(text json.RawMessage) (whisk.Retry, []error) {
 	if v := given.Get("on"); v != nil {
 		parseCauses(v, &r, bad)
 	}
+	// They would not be obeyed.
 	if r.Attempts == 1 {
 		for _, m := range []string{"backoff", "maxBackoff", "maxAge"} {
 			if given.Get(m) != nil {
@@ -150,7 +157,7 @@ func parseCauses(text json.RawMessage, r *whisk.Retry, bad func(member, format s
 }
 
 // members returns the members of a JSON object, in order. One given twice is a
-// fault.
+// fault. A map would hide which member was given twice.
 func members(text json.RawMessage) (whisk.Params, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
@@ -184,6 +191,8 @@ func members(text json.RawMessage) (whisk.Params, error) {
 // parseDuration reads "1m30s" or a number of seconds.
 func parseDuration(text json.RawMessage) (time.Duration, bool) {
 	var s string
+	// A text first: null would be read as a number of 0 seconds. As a text it
+	// is "", which is no duration.
 	if json.Unmarshal(text, &s) == nil {
 		d, err := time.ParseDuration(s)
 		return d, err == nil

@@ -40,7 +40,9 @@ type field struct {
 }
 
 // ParsePattern reads a pattern. The error is Invalid and tells every fault with
-// its path, what was found, what was expected, and the line and column.
+// its path, what was found, what was expected, and the line and column. Nothing
+// is ignored: an operator that is not understood is a fault, since a filter
+// that lets too much pass would run actions.
 func ParsePattern(text []byte) (*Pattern, error) {
 	p := &parser{scanner: scanner{data: text}, pattern: &Pattern{}, given: map[string]bool{}}
 	if len(text) > maxPattern {
@@ -74,7 +76,9 @@ func joined(faults []error) error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
-// parser reads one pattern and collects its faults.
+// parser reads one pattern and collects its faults. An error of a method means
+// that the text can't be read on; what is wrong with the pattern goes to
+// faults.
 type parser struct {
 	scanner
 	pattern *Pattern
@@ -101,6 +105,7 @@ func (p *parser) place(pos int) string {
 	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
+// fault notes a fault and lets the reading go on: a person wants to see all.
 func (p *parser) fault(pos int, path, format string, args ...any) {
 	text := fmt.Sprintf(format, args...) + " (" + p.place(pos) + ")"
 	if path != "" {
@@ -119,6 +124,7 @@ func (p *parser) kind() string {
 	case '"':
 		return "a string"
 	case 't', 'f', 'n':
+		// A scanner of its own: naming what comes next does not take it.
 		text, _ := (&scanner{data: p.data, pos: p.pos}).literal()
 		return string(text)
 	}
@@ -128,6 +134,8 @@ func (p *parser) kind() string {
 // object reads an object whose members' paths begin with prefix: empty at the
 // top, else a path and a point.
 func (p *parser) object(prefix string) error {
+	// encoding/json would take the last of two equal members, and what the
+	// first one asked for would be lost without a word.
 	keys := map[string]bool{}
 	open := p.pos
 	p.pos++
@@ -175,6 +183,7 @@ func (p *parser) member(path string, start int) error {
 	case '{':
 		return p.object(path + ".")
 	case '[':
+		// "a.b" and {"a":{"b"}} are one path.
 		if p.given[path] {
 			p.fault(start, path, "found twice, expected once: list all its values in one array")
 			return p.skip()
@@ -237,10 +246,12 @@ func (p *parser) value(path string) (key, text string, err error) {
 	}
 	if kind == "a number" {
 		n, ok := parseDecimal(literal)
+		// Zero has no magnitude.
 		if m := n.magnitude(); !ok || n.digits != nil && (m > maxExponent || m < -maxExponent) {
 			p.fault(start, path, "found %s, expected a number between 1e-%d and 1e%d", clip(literal), maxExponent, maxExponent)
 		}
 	}
+	// A number without a key has been told as a fault above.
 	k, _ := appendLiteral(nil, literal)
 	return string(k), clip(literal), nil
 }

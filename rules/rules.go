@@ -36,7 +36,9 @@ type Table struct {
 	scratch *sync.Pool                 // of *flat
 }
 
-// road is a trigger with its rules, by name.
+// road is a trigger with its rules, by name. A rule may name a trigger that is
+// gone: it has a road all the same, and events that are still to be judged get
+// its verdict.
 type road struct {
 	trigger *whisk.Trigger // nil when it is gone and only rules speak of it
 	rules   []branch
@@ -44,7 +46,8 @@ type road struct {
 	index   *index // nil when no active rule has a filter
 }
 
-// branch is one rule of a trigger.
+// branch is one rule of a trigger. What judging needs is taken out of the rule
+// once: thousands of events are judged by one table.
 type branch struct {
 	rule     whisk.Name
 	revision whisk.Revision
@@ -84,6 +87,8 @@ func (t *Table) add(e *Entry) {
 		t.roads[r.Trigger] = on
 	}
 	b := branch{rule: r.Name, revision: e.Revision, action: r.Action, active: r.Effective(on.trigger) == whisk.Active}
+	// Read again although they were checked when they were stored: another
+	// version may have stored them.
 	opts, err := ParseOptions(r.Annotations)
 	if err != nil {
 		b.broken = "its options cannot be read: " + whisk.Message(err)
@@ -93,13 +98,17 @@ func (t *Table) add(e *Entry) {
 		if on.index == nil {
 			on.index = newIndex()
 		}
+		// Only active rules are compiled: an event is walked for what they ask
+		// alone.
 		b.filter = on.index.compile(opts.Filter)
 	}
 	on.active = on.active || b.active
 	on.rules = append(on.rules, b)
+	// Inactive rules too: what they matched before goes on to be retried.
 	t.retries[r.Name] = opts.Retry
 }
 
+// compareNames orders rules as verdicts list them.
 func compareNames(a, b whisk.Name) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Package, b.Package), cmp.Compare(a.Entity, b.Entity))
 }
@@ -129,6 +138,8 @@ func (t *Table) Judge(ev *whisk.Event, at time.Time) whisk.Verdict {
 	if on != nil && on.trigger != nil {
 		v.Version = on.trigger.Version
 	}
+	// Problems come before the rules: such an event is judged, once and for
+	// all, and goes to the dead letters as a whole.
 	if ev.Hops >= whisk.MaxHops {
 		v.Problem = fmt.Sprintf("it is %d events away from its first cause, and at most %d are followed", ev.Hops, whisk.MaxHops)
 		return v
@@ -142,6 +153,8 @@ func (t *Table) Judge(ev *whisk.Event, at time.Time) whisk.Verdict {
 	}
 	var f *flat
 	if on.index != nil {
+		// Borrowed, since a table is asked by several at once and a flat grows
+		// to the size of an event.
 		f = t.scratch.Get().(*flat)
 		defer t.scratch.Put(f)
 		if err := on.flatten(f, ev); err != nil {
@@ -171,6 +184,8 @@ func (b *branch) judge(ev *whisk.Event, f *flat) whisk.RuleVerdict {
 		v.Decision = whisk.Filtered
 		return v
 	}
+	// Derived, not drawn: whoever judges the event again finds the same
+	// attempt.
 	v.ActivationID = whisk.Match{Event: ev.Seq, Rule: b.rule}.AttemptID(ev.ID, 1)
 	return v
 }
@@ -180,10 +195,12 @@ func (b *branch) judge(ev *whisk.Event, f *flat) whisk.RuleVerdict {
 func (on *road) flatten(f *flat, ev *whisk.Event) error {
 	f.reset(on.index)
 	payload := ev.Payload
+	// null as a payload stands for no members.
 	if string(payload) == "null" {
 		payload = json.RawMessage("{}")
 	}
 	var own []byte
+	// Made only when a filter looks at it.
 	if on.index.root.children[ownMember] != nil {
 		own = ownMembers(ev)
 	}
@@ -195,6 +212,7 @@ func (on *road) flatten(f *flat, ev *whisk.Event) error {
 func ownMembers(ev *whisk.Event) []byte {
 	members := map[string]any{}
 	var feeds map[string]json.RawMessage
+	// A feed may say nothing of its own, or something that is no object.
 	if json.Unmarshal(ev.Meta, &feeds) == nil {
 		for k, v := range feeds {
 			members[k] = v
@@ -202,6 +220,7 @@ func ownMembers(ev *whisk.Event) []byte {
 	}
 	members["id"], members["time"] = ev.ID, ev.Time
 	for k, v := range map[string]string{"source": ev.Source, "type": ev.Type, "subject": ev.Subject} {
+		// What a feed says of its own must not pass for what we know.
 		delete(members, k)
 		if v != "" {
 			members[k] = v

@@ -47,7 +47,7 @@ func (s *scanner) take(c byte) error {
 }
 
 // more steps to the next member of an object or element of an array that ends
-// with end, and reports whether there is one.
+// with end, and reports whether there is one. first says that no comma is due.
 func (s *scanner) more(end byte, first bool) (bool, error) {
 	switch c := s.next(); {
 	case c == end:
@@ -69,6 +69,7 @@ func (s *scanner) text() (raw []byte, plain bool, err error) {
 	start := s.pos
 	plain = true
 	for {
+		// Two searches for a byte are much faster than a look at each.
 		i := bytes.IndexByte(s.data[s.pos:], '"')
 		if i < 0 {
 			return nil, false, errText
@@ -81,6 +82,8 @@ func (s *scanner) text() (raw []byte, plain bool, err error) {
 			}
 			continue
 		}
+		// Invalid UTF-8 is not what it says: decoding replaces it, and both
+		// sides of a comparison must have gone through that.
 		raw = s.data[start : s.pos+i]
 		s.pos += i + 1
 		return raw, plain && utf8.Valid(raw), nil
@@ -101,7 +104,9 @@ func (s *scanner) decoded() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// literal returns the next number, true, false or null as it is spelled.
+// literal returns the next number, true, false or null as it is spelled. It
+// takes every letter that could belong to one and leaves it to the reader of
+// the value to refuse what is none.
 func (s *scanner) literal() ([]byte, error) {
 	s.next()
 	start := s.pos
@@ -129,6 +134,7 @@ func (s *scanner) skip() error {
 		_, err := s.literal()
 		return err
 	}
+	// Brackets are counted without their kind: the text is taken to be JSON.
 	for depth := 0; ; {
 		i := bytes.IndexAny(s.data[s.pos:], `{}[]"`)
 		if i < 0 {

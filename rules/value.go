@@ -6,11 +6,14 @@ import (
 	"strconv"
 )
 
-// maxExponent bounds the powers of ten that a pattern may name.
+// maxExponent bounds the powers of ten that a pattern may name. Every number
+// that a float can hold lies within.
 const maxExponent = 400
 
 // Two values are the same for a filter when their keys are. A key begins with a
-// letter for the sort of value: strings never equal numbers.
+// letter for the sort of value: strings never equal numbers. Keys are compared
+// as bytes and looked up in a map: so equal values must have equal keys,
+// whatever their spelling.
 const (
 	keyString  = 's'
 	keyAddress = 'i' // a string that is an IP address, in whatever spelling
@@ -71,6 +74,9 @@ func appendLiteral(key, text []byte) ([]byte, bool) {
 
 // decimal is the exact value of a number: digits × 10^exponent, the digits
 // without zeros at either end. Zero has none.
+//
+// Floats would make different numbers equal: 64-bit identifiers differ in
+// digits that a float does not have.
 type decimal struct {
 	negative bool
 	digits   []byte
@@ -108,6 +114,7 @@ func parseDecimal(text []byte) (decimal, bool) {
 	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
 	digits := whole
 	if len(fraction) > 0 {
+		// A copy: whole is a part of the event.
 		digits = append(bytes.Clone(whole), fraction...)
 		d.exponent -= int64(len(fraction))
 	}
@@ -118,6 +125,7 @@ func parseDecimal(text []byte) (decimal, bool) {
 	}
 	d.exponent += int64(len(digits) - len(short))
 	d.digits = short
+	// So that magnitude can't overflow.
 	if d.exponent > 1e18 || d.exponent < -1e18 {
 		return d, false
 	}
