@@ -12,14 +12,16 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// gone is why a match cannot be delivered any more, whoever tries.
+// gone is why a match cannot be delivered any more, whoever tries. No attempt
+// follows, whatever the rule's retry says.
 type gone string
 
 func (g gone) Error() string { return string(g) }
 
 const payloadMissing = gone("its payload is missing from the store")
 
-// turn is one attempt of an item, while the invoker has it.
+// turn is one attempt of an item, while the invoker has it. begin and done are
+// called by the invoker, in this order, each once at most, done always.
 type turn struct {
 	d     *Delivery
 	it    *item
@@ -30,8 +32,11 @@ type turn struct {
 
 // submit hands an item to the invoker.
 func (d *Delivery) submit(ctx context.Context, it *item) {
+	// Resolved when its turn comes: an action that was updated while it waited
+	// runs in its new form.
 	run, err := d.runnable(it)
 	if err != nil {
+		// Not here: it writes to the journal, and the pump must not wait.
 		d.chore(func(ctx context.Context) {
 			d.give(ctx, it, gone("its action cannot be found: "+strings.TrimSuffix(whisk.Message(err), ".")))
 			d.back(it.line)
@@ -57,6 +62,8 @@ func (it *item) namespace() string {
 	return it.match.Rule.Namespace
 }
 
+// runnable is what an item runs. A call brings what it was resolved to: its
+// caller was let in for that.
 func (d *Delivery) runnable(it *item) (whisk.Runnable, error) {
 	if it.call != nil {
 		return it.call.run, nil
@@ -81,6 +88,8 @@ func (t *turn) begin(ctx context.Context) (whisk.Invocation, error) {
 	return inv, t.err
 }
 
+// beginMatch is begin for a match or an accepted invocation. The start is
+// written last: everything that can fail without running has not failed.
 func (t *turn) beginMatch() (whisk.Invocation, error) {
 	inv, policy, err := t.d.invocation(t.ctx, t.it)
 	if err != nil {
@@ -95,6 +104,8 @@ func (d *Delivery) start(ctx context.Context, it *item, id string, durable bool)
 	e := whisk.Entry{
 		Kind: whisk.EntryStart, Match: it.match, Attempt: len(it.attempts) + 1, ActivationID: id, At: now(),
 	}
+	// A start that is lost with the power is an attempt that may come again,
+	// which at least once allows.
 	write := d.Journal.Append
 	if durable {
 		write = d.Journal.AppendDurable
@@ -112,6 +123,7 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // invocation returns what the next attempt of an item runs.
 func (d *Delivery) invocation(ctx context.Context, it *item) (whisk.Invocation, whisk.Retry, error) {
+	// Before the body: of a rule that is gone nobody needs it.
 	policy, ok := d.policy(it)
 	if !ok {
 		return whisk.Invocation{}, policy, gone("its rule was deleted")
@@ -125,6 +137,7 @@ func (d *Delivery) invocation(ctx context.Context, it *item) (whisk.Invocation, 
 		policy, _ = d.policy(it) // body told whether it is retried
 		inv := body.invoke.Invocation
 		inv.ActivationID = it.match.AttemptID("", n)
+		// Each attempt has an activation of its own, received when it was due.
 		if n > 1 {
 			inv.Received = it.due
 		}
@@ -154,6 +167,7 @@ func (d *Delivery) invocation(ctx context.Context, it *item) (whisk.Invocation, 
 		ActivationID: it.match.AttemptID(ev.ID, n), Namespace: ev.Trigger.Namespace, Subject: owner,
 		Payload: args, Received: received, Correlation: ev.Correlation, Hops: ev.Hops + 1,
 	}
+	// The event is a first cause: what it leads to names it.
 	if inv.Correlation == "" {
 		inv.Correlation = ev.ID
 	}
@@ -198,8 +212,11 @@ func (d *Delivery) body(ctx context.Context, it *item) (body, error) {
 		return body{invoke: it.invoke}, nil
 	}
 	if it.match.Invoke == "" {
+		// The archive first: it has most of them, many in memory.
 		ev, err := d.Events.Event(ctx, it.match.Event)
 		switch {
+		// Another ID at the sequence is another event, given it after a power
+		// cut.
 		case err == nil && (it.event == "" || ev.ID == it.event):
 			ev.Seq = it.match.Event
 			it.event = ev.ID
@@ -232,6 +249,7 @@ func (d *Delivery) body(ctx context.Context, it *item) (body, error) {
 
 // done is Job.Done: the attempt ended, or could not begin.
 func (t *turn) done(act whisk.Activation, err error) {
+	// Last of all: the next of the line goes out when this one is written.
 	defer t.d.back(t.it.line)
 	d, it := t.d, t.it
 	if it.call != nil && !t.endCall(act, err) {
@@ -243,8 +261,11 @@ func (t *turn) done(act whisk.Activation, err error) {
 		d.give(t.ctx, it, g)
 	case t.err != nil:
 		d.leave(t.ctx, it, t.err)
+	// The invoker is closed and did not begin: no attempt is lost by it.
 	case err != nil && !t.begun && (errors.Is(err, whisk.Unavailable) || errors.Is(err, context.Canceled)):
 		d.leave(t.ctx, it, err)
+	// It began, or can't begin for a reason that stays: an attempt, and a
+	// failure of the platform.
 	case err != nil:
 		d.settle(t.ctx, it, d.failed(t.ctx, it, now(), "The action could not be run: "+whisk.Message(err)))
 	default:
@@ -264,6 +285,8 @@ func (d *Delivery) leave(ctx context.Context, it *item, err error) {
 
 // cutOff ends an attempt that a stopped process began.
 func (d *Delivery) cutOff(ctx context.Context, it *item) {
+	// The journal tells the attempt as begun; it is taken off and settled as an
+	// ended one, under the ID that it had.
 	last := it.attempts[len(it.attempts)-1]
 	it.attempts = it.attempts[:len(it.attempts)-1]
 	act := d.failed(ctx, it, last.Started, "The server stopped while the action was running.")
@@ -273,7 +296,9 @@ func (d *Delivery) cutOff(ctx context.Context, it *item) {
 	d.settle(ctx, it, act)
 }
 
-// failed returns the record of an attempt that was our failure.
+// failed returns the record of an attempt that was our failure. What can't be
+// found out is left at what a new action would have: there is a record in any
+// case.
 func (d *Delivery) failed(ctx context.Context, it *item, began time.Time, text string) whisk.Activation {
 	name := it.line.name
 	a := whisk.Activation{

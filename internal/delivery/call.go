@@ -25,6 +25,8 @@ type call struct {
 	ended bool      // its run is over and decides about the answer
 }
 
+// callState is who answers for a call. It leaves turning by closing turned,
+// once.
 type callState int
 
 const (
@@ -51,6 +53,7 @@ func (d *Delivery) Call(ctx context.Context, run whisk.Runnable, inv whisk.Invoc
 		return whisk.Activation{}, false, err
 	}
 	c := &call{run: run, inv: inv, answer: make(chan answer, 1), turned: make(chan struct{})}
+	// Never retried: the caller is told what happened and decides himself.
 	it := &item{
 		match: whisk.Match{Invoke: inv.ActivationID}, since: inv.Received, once: true,
 		size: int64(len(inv.Payload)), call: c,
@@ -61,10 +64,13 @@ func (d *Delivery) Call(ctx context.Context, run whisk.Runnable, inv whisk.Invoc
 	select {
 	case a := <-c.answer:
 		return a.act, a.err == nil, a.err
+	// Nobody reads the answer any more; the record is written all the same.
 	case <-ctx.Done():
 		return whisk.Activation{}, false, ctx.Err()
 	case <-timer.C:
 	}
+	// Written before the caller is let go: the ID that it gets must not be lost
+	// with the process.
 	if took, err := d.accept(ctx, it); took || err != nil {
 		return whisk.Activation{}, false, err
 	}
@@ -97,11 +103,14 @@ func calledName(run *whisk.Runnable) whisk.Name {
 func (d *Delivery) accept(ctx context.Context, it *item) (bool, error) {
 	c := it.call
 	c.mu.Lock()
+	// Too late to turn: the answer is a matter of one write.
 	if c.ended {
 		c.mu.Unlock()
 		return false, nil
 	}
 	c.state = turning
+	// Read under the lock that beginCall sets it under: either it is told here,
+	// or beginCall sees the turning.
 	began := c.began
 	c.mu.Unlock()
 
@@ -121,6 +130,8 @@ func (d *Delivery) accept(ctx context.Context, it *item) (bool, error) {
 	switch {
 	case err == nil:
 		c.state = accepted
+	// The caller is told of the error and may try again: were it to run, it
+	// would run twice.
 	case began.IsZero():
 		c.state = abandoned
 	default:
@@ -135,7 +146,7 @@ func (d *Delivery) accept(ctx context.Context, it *item) (bool, error) {
 }
 
 // settled waits while the call is being turned, and returns its state with mu
-// held.
+// held. The caller must unlock mu.
 func (c *call) settled() callState {
 	c.mu.Lock()
 	for c.state == turning {
@@ -167,6 +178,8 @@ func (t *turn) beginCall() (whisk.Invocation, error) {
 	c := t.it.call
 	state := c.settled()
 	switch state {
+	// No start is written: if the process dies, so does the connection, and the
+	// caller knows.
 	case direct:
 		c.began = now()
 	case abandoned:
@@ -187,16 +200,22 @@ func (t *turn) beginCall() (whisk.Invocation, error) {
 func (t *turn) endCall(act whisk.Activation, err error) bool {
 	c, d := t.it.call, t.d
 	state := c.settled()
+	// From here on accept leaves the answer to this run.
 	c.ended = true
 	c.mu.Unlock()
 	if state == accepted {
+		// The body is at hand; a failure's record needs whose it is.
 		t.it.invoke = &whisk.Invoke{Action: t.it.line.name, Invocation: c.inv}
 		return true
 	}
+	// A call that could not be recorded is over too: nothing would take it up
+	// again.
 	defer d.finish(t.it)
 	if err == nil {
 		err = t.err
 	}
+	// The invoker cut it off at its stop: the caller is told so, not
+	// "canceled".
 	if errors.Is(err, context.Canceled) {
 		err = errStopped()
 	}
@@ -233,6 +252,8 @@ func (d *Delivery) Invoke(ctx context.Context, name whisk.Name, inv whisk.Invoca
 	}
 	d.fault("delivery accepted")
 	d.mu.Lock()
+	// Below the bound a body that is about to run is not read back from the
+	// journal.
 	if d.bytes > keepBytes {
 		it.invoke = nil // the journal has it
 	}

@@ -91,7 +91,9 @@ const (
 	workers      = 16        // goroutines for what no run drives: dead letters, attempts that a stop cut off
 )
 
-// Delivery is safe for concurrent use.
+// Delivery is safe for concurrent use. An item is owned by one at a time: the
+// line it waits in, the invoker's turn, the heap or a chore. So its own fields
+// need no lock.
 type Delivery struct {
 	Parts
 	log      *slog.Logger
@@ -151,6 +153,8 @@ func WithFault(f func(point string)) Option { return func(d *Delivery) { d.fault
 // ends. Runs that the invoker has by then are still recorded when they end;
 // what waits is taken up by the next start.
 func (d *Delivery) Run(ctx context.Context) error {
+	// All of it is in line before ready: the first new event stands behind what
+	// was there.
 	undone := d.Journal.Undone()
 	d.resumed = make(map[whisk.Match]bool, len(undone))
 	for i := range undone {
@@ -168,6 +172,9 @@ func (d *Delivery) Run(ctx context.Context) error {
 				return nil
 			})
 		}
+		// One goroutine hands everything over, so the order of a line is that
+		// in which the invoker gets it. It never waits for the journal: what
+		// writes is done by workers or by the invoker's goroutines.
 		it, due := d.next(time.Now())
 		if it != nil {
 			d.submit(base, it)
@@ -194,6 +201,8 @@ func (d *Delivery) rest(ctx context.Context, due time.Time) {
 	}
 }
 
+// poke wakes the pump. A call that is pending covers this one: the pump looks
+// at everything when it wakes.
 func (d *Delivery) poke() {
 	select {
 	case d.wake <- struct{}{}:
@@ -202,7 +211,7 @@ func (d *Delivery) poke() {
 }
 
 // stop refuses what comes from now on and answers the calls that no invoker
-// has.
+// has. Matches and invocations are in the journal and may be left alone.
 func (d *Delivery) stop() {
 	d.mu.Lock()
 	d.stopped = true
@@ -216,6 +225,7 @@ func (d *Delivery) stop() {
 	}
 	d.mu.Unlock()
 	for _, it := range calls {
+		// Without mu: an answer takes the call's own lock.
 		it.call.refuse(errStopped())
 	}
 }
@@ -253,6 +263,8 @@ func (d *Delivery) Redeliver(ctx context.Context, v *whisk.Verdict) error {
 		}
 		m := whisk.Match{Event: v.Event.Seq, Rule: r.Rule}
 		d.mu.Lock()
+		// Without this a match that the start has put in line would be there
+		// twice.
 		known := d.resumed[m]
 		d.mu.Unlock()
 		if known {
@@ -281,6 +293,7 @@ func (d *Delivery) restore(p *whisk.Pending) {
 			it.event = p.Event.ID
 		}
 	}
+	// The body itself is not kept: thousands may be taken up at once.
 	if p.Invoke != nil {
 		it.once = !p.Invoke.Retry
 		it.size = int64(len(p.Invoke.Invocation.Payload))
@@ -289,6 +302,8 @@ func (d *Delivery) restore(p *whisk.Pending) {
 	case p.Exhausted:
 		d.hold(it, p.Action)
 		d.chore(func(ctx context.Context) { d.bury(ctx, it, it.story()) })
+	// It may have run to its end unseen, so it counts as an attempt; its rule
+	// decides whether there is another.
 	case p.Started && len(p.Attempts) > 0:
 		d.hold(it, p.Action)
 		d.chore(func(ctx context.Context) { d.cutOff(ctx, it) })
@@ -314,7 +329,9 @@ func (d *Delivery) Wait(ctx context.Context) error {
 			d.mu.Unlock()
 			return nil
 		}
+		// Under the lock that finish closes room under: no room is missed.
 		room, first := d.room, d.holding == nil
+		// Looked for each time: another line may have become the longest.
 		d.holding = d.longest()
 		name, count := d.holding.name, d.count
 		d.mu.Unlock()

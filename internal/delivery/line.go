@@ -9,6 +9,9 @@ import (
 )
 
 // item is a match, or a blocking call, on its way to its end.
+//
+// It is small on purpose: a hundred thousand may wait. The event is fetched
+// when its turn comes.
 type item struct {
 	match    whisk.Match
 	event    string         // the ID of the event; empty for an invocation
@@ -24,7 +27,9 @@ type item struct {
 }
 
 // line is what is undone of one action, first come, first served. The head of
-// it is at the invoker: so many that no container ever waits for the next.
+// it is at the invoker: so many that no container ever waits for the next. It
+// is made with its first item and forgotten with its last, so its memory goes
+// by what is undone, not by how many actions there are.
 type line struct {
 	name    whisk.Name
 	waiting fifo[*item]
@@ -54,7 +59,8 @@ func (d *Delivery) hold(it *item, action whisk.Name) {
 	d.bytes += it.size + overhead
 }
 
-// finish ends an item: it is done, or left to the next start.
+// finish ends an item: it is done, or left to the next start. It must be called
+// once for each item that was held.
 func (d *Delivery) finish(it *item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,6 +71,7 @@ func (d *Delivery) finish(it *item) {
 	}
 	d.count--
 	d.bytes -= it.size + overhead
+	// Only on the way down: closing wakes all who wait, and they ask anew.
 	if wasFull && !d.full() {
 		d.holding = nil
 		close(d.room)
@@ -75,6 +82,7 @@ func (d *Delivery) finish(it *item) {
 // full must be called with mu held, as longest.
 func (d *Delivery) full() bool { return d.count >= d.maxCount || d.bytes >= d.maxBytes }
 
+// longest is the line that most of what is undone stands in.
 func (d *Delivery) longest() *line {
 	var most *line
 	for _, l := range d.lines {
@@ -103,6 +111,8 @@ func (d *Delivery) push(it *item) {
 
 // offer lets the pump look at a line, with mu held.
 func (d *Delivery) offer(l *line) {
+	// Once among open, however many wait: the lines then take turns, and a long
+	// one does not hold up a short one.
 	if !l.open && l.out < window && l.waiting.len() > 0 {
 		l.open = true
 		d.open.push(l)
@@ -133,6 +143,7 @@ func (d *Delivery) next(now time.Time) (*item, time.Time) {
 	defer d.mu.Unlock()
 	for len(d.later) > 0 && !d.later[0].due.After(now) {
 		it := heap.Pop(&d.later).(*item)
+		// At the end: a retry does not overtake what has waited since.
 		it.line.waiting.push(it)
 		d.offer(it.line)
 	}
@@ -164,6 +175,7 @@ func (d *Delivery) chore(f func(context.Context)) {
 func (d *Delivery) startWorker() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	// No more workers than there are chores: mostly there are none of either.
 	if d.working >= min(workers, d.chores.len()) {
 		return false
 	}
@@ -176,6 +188,8 @@ func (d *Delivery) work(ctx context.Context) {
 	for {
 		d.mu.Lock()
 		f, ok := d.chores.pop()
+		// What is left of the chores is in the journal, and the next start
+		// finds it.
 		if !ok || d.stopped {
 			d.working--
 			d.mu.Unlock()
@@ -195,6 +209,8 @@ type fifo[T any] struct {
 func (q *fifo[T]) len() int { return len(q.items) - q.head }
 
 func (q *fifo[T]) push(v T) {
+	// Moved to the front when more than half is used up: each value moves once
+	// in the mean.
 	if q.head > len(q.items)/2 {
 		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
@@ -208,6 +224,7 @@ func (q *fifo[T]) pop() (v T, ok bool) {
 		return v, false
 	}
 	var none T
+	// The slot is cleared, so that the array does not keep the value alive.
 	v, q.items[q.head] = q.items[q.head], none
 	if q.head++; q.head == len(q.items) {
 		q.items, q.head = q.items[:0], 0
@@ -218,7 +235,8 @@ func (q *fifo[T]) pop() (v T, ok bool) {
 	return v, true
 }
 
-// dueHeap holds the items that wait for their time, the next one first.
+// dueHeap holds the items that wait for their time, the next one first. It has
+// no order among items that are due at the same time.
 type dueHeap []*item
 
 func (h dueHeap) Len() int           { return len(h) }

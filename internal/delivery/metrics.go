@@ -6,10 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxLines bounds how many actions the metrics name: the longest lines.
+// maxLines bounds how many actions the metrics name: the longest lines. Each
+// would be a series of its own, and there may be thousands.
 const maxLines = 20
 
-// metrics counts what becomes of matches and shows, when asked, what is undone.
+// metrics counts what becomes of matches and shows, when asked, what is undone:
+// that is read from the lines at each scrape.
 type metrics struct {
 	attempts *prometheus.CounterVec
 	retries  prometheus.Counter
@@ -64,6 +66,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		undone int
 	}
 	d := m.delivery
+	// Only copies are made under the lock; sorting and sending go on without
+	// it.
 	d.mu.Lock()
 	count, bytes, held := d.count, d.bytes, ""
 	if d.holding != nil {

@@ -11,7 +11,9 @@ import (
 )
 
 // next is what comes after an attempt: nothing (final), another one when it is
-// due, or a dead letter with a reason.
+// due, or a dead letter with a reason. What follows is written into the record
+// itself: a start after a crash must not decide anew, when the rule may have
+// changed and chance played again.
 type next struct {
 	final  bool
 	due    time.Time
@@ -31,7 +33,8 @@ func (it *item) note(act *whisk.Activation) {
 }
 
 // conclude writes the record of the item's last attempt, with what follows, and
-// sees to that.
+// sees to that. The record is written, not flushed: a power cut that takes it
+// leaves a start, and the attempt counts as cut off.
 func (d *Delivery) conclude(ctx context.Context, it *item, act *whisk.Activation, n next) {
 	it.attempts[len(it.attempts)-1].Due, it.due = n.due, n.due
 	e := whisk.Entry{
@@ -57,6 +60,8 @@ func (d *Delivery) conclude(ctx context.Context, it *item, act *whisk.Activation
 
 // follows tells what comes after the item's last attempt.
 func (d *Delivery) follows(it *item, act *whisk.Activation) next {
+	// The rule as it is, not as it was when it matched: whoever changes its
+	// retry means what is waiting, too.
 	policy, there := d.policy(it)
 	if !there {
 		policy = whisk.StdRetry()
@@ -67,6 +72,8 @@ func (d *Delivery) follows(it *item, act *whisk.Activation) next {
 		return next{final: true}
 	case !tryAgain:
 		return next{reason: "its rule does not retry failures of the platform; " + it.story()}
+	// What succeeded or was answered is final all the same; only another
+	// attempt needs the rule.
 	case !there:
 		return next{reason: "its rule was deleted; " + it.story()}
 	case n >= policy.Attempts:
@@ -94,6 +101,8 @@ func retries(p *whisk.Retry, act *whisk.Activation) bool {
 		return false
 	case whisk.WhiskError:
 		return p.Platform
+	// A timeout is a developer error with an annotation: OpenWhisk has no
+	// outcome for it.
 	case whisk.DeveloperError:
 		if act.Annotations.Truthy("timeout") {
 			return p.Timeout
@@ -110,6 +119,7 @@ func backoff(p *whisk.Retry, n int) time.Duration {
 	if n-1 < 32 && p.Backoff<<(n-1) < most {
 		most = p.Backoff << (n - 1)
 	}
+	// Milliseconds, as records tell it: a start finds the same time.
 	return rand.N(max(most, time.Millisecond)).Truncate(time.Millisecond)
 }
 
@@ -119,6 +129,7 @@ func (it *item) story() string {
 	if n == 0 {
 		return "it was never tried"
 	}
+	// The last failure alone: the letter has all attempts.
 	last := &it.attempts[n-1]
 	text := "its only attempt failed"
 	if n > 1 {
@@ -137,6 +148,7 @@ func (it *item) story() string {
 // does not come to life again when a crash interrupts and what was gone is back.
 func (d *Delivery) give(ctx context.Context, it *item, why gone) {
 	act := d.failed(ctx, it, now(), "It could not be run: "+string(why)+".")
+	// Not ours: something that it needs was removed.
 	act.Outcome = whisk.DeveloperError
 	it.note(&act)
 	n := next{final: true}
@@ -153,9 +165,11 @@ func (d *Delivery) bury(ctx context.Context, it *item, reason string) {
 	letter := whisk.DeadLetter{
 		Time: now(), Match: it.match, Revision: it.revision, Action: it.line.name, Reason: reason, Attempts: it.attempts,
 	}
+	// A letter without its event is better than none.
 	if b, err := d.body(ctx, it); err == nil {
 		letter.Event, letter.Invoke = b.event, b.invoke
 	}
+	// After body, which may have told the event's ID.
 	letter.ID = whisk.DeadLetterID(it.match, it.attempts, it.since)
 	if err := d.Journal.Bury(ctx, letter); err != nil {
 		d.leave(ctx, it, err)
