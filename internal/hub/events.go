@@ -29,6 +29,7 @@ func (h *hub) events(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Clients expect an array, not null.
 	if list == nil {
 		list = []whisk.Verdict{}
 	}
@@ -46,6 +47,7 @@ func triggerOf(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Forbidden whether it exists or not.
 	if n.Namespace != namespaceOf(r) || n.Package != "" {
 		return "", whisk.E(whisk.Forbidden, "read query", errors.New("the trigger "+n.String()+" is not in your namespace"))
 	}
@@ -76,6 +78,8 @@ func (h *hub) find(r *http.Request) (story, error) {
 	}
 	// Asked before the verdict: an event that is judged meanwhile is found.
 	unjudged := h.Journal.Judged().Seq + 1
+	// The verdict first: it knows the sequence under which the archive has the
+	// event, and whose it is.
 	v, err := h.Journal.Verdict(r.Context(), namespaceOf(r), id)
 	if errors.Is(err, whisk.NotFound) {
 		ev, ferr := h.Archive.FindEvent(r.Context(), unjudged, id)
@@ -88,6 +92,7 @@ func (h *hub) find(r *http.Request) (story, error) {
 		return story{}, err
 	}
 	ev, err := h.Archive.Event(r.Context(), v.Event.Seq)
+	// Another ID: after a power cut the sequence was given to another event.
 	if errors.Is(err, whisk.NotFound) || err == nil && ev.ID != id {
 		ev = whisk.Event{ID: id, Trigger: v.Trigger, Time: v.Time, Actor: v.Actor}
 	} else if err != nil {
@@ -104,12 +109,16 @@ type explanation struct {
 	Rules   []explainedRule `json:"rules"`
 }
 
+// explainedRule is a verdict with its attempts: those that have ended, and what
+// is known of one that runs.
 type explainedRule struct {
 	whisk.RuleVerdict
 	Attempts   []whisk.Attempt `json:"attempts,omitempty"`
 	DeadLetter string          `json:"deadLetter,omitempty"`
 }
 
+// explain tells of one event why each rule did or did not run its action, and
+// how that ended.
 func (h *hub) explain(r *http.Request) (any, error) {
 	s, err := h.find(r)
 	if err != nil {
@@ -123,6 +132,7 @@ func (h *hub) explain(r *http.Request) (any, error) {
 	ex.Problem = s.Verdict.Problem
 	for _, v := range s.Verdict.Rules {
 		e := explainedRule{RuleVerdict: v}
+		// Only a match has attempts to look for.
 		if v.Decision == whisk.Matched {
 			e.Attempts, e.DeadLetter, err = h.Journal.Attempts(r.Context(), whisk.Match{Event: s.Verdict.Event.Seq, Rule: v.Rule})
 			if err != nil {
@@ -134,10 +144,13 @@ func (h *hub) explain(r *http.Request) (any, error) {
 	return ex, nil
 }
 
+// feeds lists the feeds of the caller's namespace.
 func (h *hub) feeds(r *http.Request) (any, error) {
 	return map[string]any{"feeds": h.Feeds.List(namespaceOf(r))}, nil
 }
 
+// feed shows one feed. The address has the namespace because triggers are named
+// so; "_" stands for the caller's own, and another is refused.
 func (h *hub) feed(r *http.Request) (any, error) {
 	ns, trigger := named(r, "namespace"), named(r, "trigger")
 	if ns != whisk.Own && ns != namespaceOf(r) {
@@ -146,6 +159,7 @@ func (h *hub) feed(r *http.Request) (any, error) {
 	return h.Feeds.Get(namespaceOf(r), trigger)
 }
 
+// deadLetters lists what was given up, newest first.
 func (h *hub) deadLetters(r *http.Request) (any, error) {
 	skip, limit, err := page(r)
 	if err != nil {
@@ -161,6 +175,7 @@ func (h *hub) deadLetters(r *http.Request) (any, error) {
 	return map[string]any{"deadLetters": list}, nil
 }
 
+// deadLetter shows one, with its event and all attempts.
 func (h *hub) deadLetter(r *http.Request) (any, error) {
 	id := chi.URLParam(r, "id")
 	if err := whisk.CheckID(id); err != nil {

@@ -65,7 +65,8 @@ type Keys interface {
 	Authenticate(uuid, key string) (auth.Identity, error) // Unauthorized
 }
 
-// Deps are what the API shows.
+// Deps are what the API shows. All are required. Interfaces, so that the API
+// can be tried without a bus.
 type Deps struct {
 	Journal Journal
 	Archive Archive
@@ -86,6 +87,7 @@ func New(d Deps) http.Handler {
 	h := &hub{d}
 	r := chi.NewRouter()
 	r.Route("/hub/v1", func(r chi.Router) {
+		// Open to strangers: it tells nothing of anybody.
 		r.Get("/openapi.json", h.document)
 		r.Group(func(r chi.Router) {
 			r.Use(h.identify)
@@ -99,6 +101,7 @@ func New(d Deps) http.Handler {
 			r.Get("/dead-letters/{id}", h.answer(h.deadLetter))
 		})
 	})
+	// The router's own answers are plain text; clients of this API read JSON.
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, whisk.E(whisk.NotFound, "", errors.New("The requested resource could not be found.")))
 	})
@@ -109,11 +112,14 @@ func New(d Deps) http.Handler {
 	return r
 }
 
+// document answers with the OpenAPI document, as it is built in.
 func (h *hub) document(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(openAPI) // the caller may be gone
 }
 
+// identityKey is where a request's context has its sender. A type of its own
+// can't collide with a key of other packages.
 type identityKey struct{}
 
 // identify lets pass who has a key, and remembers them in the context.
@@ -133,6 +139,8 @@ func (h *hub) identify(next http.Handler) http.Handler {
 	})
 }
 
+// namespaceOf is the namespace of the sender. Every query goes through it:
+// nothing else bounds what a handler may show.
 func namespaceOf(r *http.Request) string {
 	id, _ := r.Context().Value(identityKey{}).(auth.Identity)
 	return id.Namespace
@@ -150,6 +158,8 @@ func (h *hub) answer(f func(r *http.Request) (any, error)) http.HandlerFunc {
 	}
 }
 
+// write sends v as JSON. It is encoded first, so that a failure can still
+// become a status.
 func (h *hub) write(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -165,6 +175,8 @@ func (h *hub) write(w http.ResponseWriter, status int, v any) {
 // where there is one.
 func (h *hub) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	kind := whisk.KindOf(err)
+	// Made here, since only errors need one: whoever asks about one gives it to
+	// the operator, who finds it in the log.
 	tid := whisk.NewID(time.Now())
 	if kind == whisk.Internal {
 		h.Log.ErrorContext(r.Context(), "request failed", slog.String("path", r.URL.Path), slog.String("transaction", tid), slog.Any("err", err))
@@ -191,6 +203,7 @@ func named(r *http.Request, param string) string {
 func page(r *http.Request) (skip, limit int, err error) {
 	limit = 30
 	var errs []error
+	// Both are read before anything is refused: a caller is told both faults.
 	read := func(name string, into *int, most int) {
 		text := r.URL.Query().Get(name)
 		if text == "" {

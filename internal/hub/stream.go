@@ -27,14 +27,19 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-cache")
+	// nginx would hold the stream back until its buffer is full.
 	header.Set("X-Accel-Buffering", "no")
 	out := &eventWriter{w: w, c: http.NewResponseController(w)}
+	// Sent at once: a client sees that the stream is open although nothing
+	// happens.
 	if err := out.comment("millrace"); err != nil {
 		return // the caller is gone
 	}
 
 	alive := time.NewTicker(ping)
 	defer alive.Stop()
+	// The handler must not return while one of these may still write: the
+	// writer is the server's from then on.
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	done := make(chan struct{})
@@ -51,6 +56,7 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 	})
 
 	pick := selection{namespace: namespaceOf(r), trigger: trigger, events: map[uint64]bool{}}
+	// Ends when the caller goes or the server stops: either ends Follow.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	wg.Go(func() {
@@ -61,6 +67,8 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	err = h.Journal.Follow(ctx, func(e whisk.Entry, lost bool) error {
+		// Told before the entry, also when the entry is not the caller's: one
+		// of his own may be among those that were missed.
 		if lost {
 			if err := out.event("lost", struct{}{}); err != nil {
 				return err
@@ -93,6 +101,8 @@ func (s *selection) wants(e whisk.Entry) bool {
 			return false
 		}
 		if s.trigger != "" {
+			// All are forgotten, not the oldest: a map has no order. Entries of
+			// stories that still go on are missed then.
 			if len(s.events) >= remembered {
 				clear(s.events)
 			}
@@ -103,6 +113,8 @@ func (s *selection) wants(e whisk.Entry) bool {
 	switch {
 	case e.Kind == whisk.EntryCarry:
 		return false
+	// Without its verdict an entry does not tell its trigger: the sequence
+	// links it.
 	case e.Match.Event > 0:
 		return e.Match.Rule.Namespace == s.namespace && (s.trigger == "" || s.events[e.Match.Event])
 	case s.trigger != "":
@@ -115,17 +127,21 @@ func (s *selection) wants(e whisk.Entry) bool {
 	return false // a start of an invocation does not say whose it is; its record will
 }
 
-// eventWriter writes server-sent events, each flushed at once.
+// eventWriter writes server-sent events, each flushed at once. Two goroutines
+// write: the pings and the entries.
 type eventWriter struct {
 	mu sync.Mutex
 	w  http.ResponseWriter
 	c  *http.ResponseController
 }
 
+// comment writes what clients ignore.
 func (o *eventWriter) comment(text string) error {
 	return o.write(fmt.Appendf(nil, ": %s\n\n", text))
 }
 
+// event writes v under a name. JSON has no line breaks, so it is one line of
+// data.
 func (o *eventWriter) event(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
