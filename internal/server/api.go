@@ -25,6 +25,7 @@ func (s *Server) publicURL() string {
 
 // compose lays the APIs side by side. Streams end when stop is closed.
 func (s *Server) compose(r *road, stop <-chan struct{}) (http.Handler, error) {
+	// It takes whatever is left: it refuses unknown paths as OpenWhisk does.
 	rest, err := s.rest(r)
 	if err != nil {
 		return nil, err
@@ -34,6 +35,8 @@ func (s *Server) compose(r *road, stop <-chan struct{}) (http.Handler, error) {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch path := req.URL.Path; {
+		// By hand, not by a mux: that would redirect paths that clients keep as
+		// they are.
 		case path == "/hub/v1" || strings.HasPrefix(path, "/hub/v1/"):
 			hubAPI.ServeHTTP(w, req)
 		case r.hooks != nil && strings.HasPrefix(path, "/hooks/"):
@@ -54,11 +57,13 @@ func (s *Server) info(r *road) Info {
 	if len(kinds) > 0 {
 		name += " (" + strings.Join(kinds, ", ") + ")"
 	}
+	// They come in the order of the parts, and some from a map.
 	slices.Sort(r.notes)
 	return Info{URL: s.URL(), Data: s.home.dir, Driver: name, Isolation: isolation, Notes: r.notes}
 }
 
-// hubJournal shows the journal to the hub.
+// hubJournal shows the journal to the hub. Rooms do not import each other, so
+// each has a Query of its own.
 type hubJournal struct{ *journal.Journal }
 
 func (j hubJournal) Events(ctx context.Context, q hub.Query) ([]whisk.Verdict, error) {
@@ -79,6 +84,8 @@ func (j hubJournal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attemp
 
 // Follow begins again after entries were missed, and says so.
 func (j hubJournal) Follow(ctx context.Context, fn func(e whisk.Entry, lost bool) error) error {
+	// Reset only once an entry is handed over: the first after the loss says
+	// so.
 	lost := false
 	for {
 		err := j.Journal.Follow(ctx, func(e whisk.Entry) error {
@@ -108,6 +115,7 @@ func (s *Server) rest(r *road) (http.Handler, error) {
 		Actions: table.Actions, Triggers: table.Triggers, Rules: table.Rules, Packages: table.Packages,
 		Store: restStore{r.store}, Keys: r.keys, Delivery: r.delivery, Events: r.bus, Engine: r.engine,
 		Journal: restJournal{r.journal}, Runtimes: r.invoker.Kinds(),
+		// The same reading as the engine's: what is stored can be judged.
 		CheckRule: func(annotations whisk.Params) error {
 			_, err := rules.ParseOptions(annotations)
 			return err
@@ -157,6 +165,7 @@ func (j restJournal) CountActivations(ctx context.Context, q controller.Query) (
 	return j.Journal.CountActivations(ctx, asked(q))
 }
 
+// asked is the API's query in the journal's words.
 func asked(q controller.Query) journal.Query {
 	return journal.Query{Namespace: q.Namespace, Name: q.Name, Since: q.Since, Upto: q.Upto, Skip: q.Skip, Limit: q.Limit}
 }

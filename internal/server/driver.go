@@ -12,7 +12,8 @@ import (
 	"github.com/millrace/millrace/invoker/process"
 )
 
-// driver is what actions run in, with how to let go of it.
+// driver is what actions run in, with how to let go of it. sandboxed is whether
+// an action is kept from what this user may do.
 type driver struct {
 	invoker.Driver
 	sandboxed bool
@@ -44,6 +45,8 @@ func (s *Server) chooseDriver(ctx context.Context, kinds whisk.Runtimes) (*drive
 	case config.Auto:
 		d, err := s.dockerDriver(ctx)
 		if err == nil {
+			// Docker without the images counts as none: nothing is downloaded
+			// behind a person's back.
 			if err = offersAll(ctx, d, kinds); err == nil {
 				return d, nil
 			}
@@ -84,6 +87,9 @@ func offersAll(ctx context.Context, d invoker.Driver, kinds whisk.Runtimes) erro
 	return nil
 }
 
+// processDriver makes the driver that runs actions as processes of this
+// machine. It hides the data folder from them. Without isolation it is refused
+// where strangers could reach the server, unless the settings allow it.
 func (s *Server) processDriver(ctx context.Context) (*driver, error) {
 	p, err := process.New(ctx, process.Options{Dir: s.home.path(workDir), Hide: []string{s.home.dir}, Log: s.o.Log})
 	if err != nil {

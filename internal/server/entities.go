@@ -20,7 +20,8 @@ func (e *entities) Trigger(n whisk.Name) (whisk.Trigger, error) {
 	return t, err
 }
 
-// Snapshot returns all triggers and rules.
+// Snapshot returns all triggers and rules. Not one moment for all: a change in
+// between moves the generation, and whoever asked looks again.
 func (e *entities) Snapshot() ([]whisk.Trigger, []rules.Entry) {
 	table := e.Entities()
 	var out []rules.Entry
@@ -33,7 +34,8 @@ func (e *entities) Snapshot() ([]whisk.Trigger, []rules.Entry) {
 	return table.Triggers.List(""), out
 }
 
-// feedTriggers shows the triggers to the feeds.
+// feedTriggers shows the triggers to the feeds. It knows the journal because a
+// trigger may go only when its last event is done.
 type feedTriggers struct {
 	store   *store.Store
 	journal *journal.Journal
@@ -51,6 +53,7 @@ func (t *feedTriggers) Retire(ctx context.Context, n whisk.Name, event string, w
 	tick := time.NewTicker(settleCheck)
 	defer tick.Stop()
 	for {
+		// Asked again and again, not followed: an event may take days.
 		over, err := t.over(ctx, n.Namespace, event)
 		if err != nil {
 			return err
@@ -70,6 +73,7 @@ func (t *feedTriggers) Retire(ctx context.Context, n whisk.Name, event string, w
 // It returns Conflict when one of them became a dead letter.
 func (t *feedTriggers) over(ctx context.Context, ns, event string) (bool, error) {
 	v, err := t.journal.Verdict(ctx, ns, event)
+	// Not judged yet.
 	if errors.Is(err, whisk.NotFound) {
 		return false, nil
 	}
@@ -113,6 +117,7 @@ func (t *feedTriggers) remove(ctx context.Context, n whisk.Name, withRules bool)
 			return err
 		}
 		var ops []store.Op
+		// Read anew in each try: somebody may have added one.
 		for _, r := range table.Rules.List(n.Namespace) {
 			if !withRules || r.Trigger != n {
 				continue
@@ -122,6 +127,8 @@ func (t *feedTriggers) remove(ctx context.Context, n whisk.Name, withRules bool)
 				ops = append(ops, table.Rules.DeleteOp(r.Name, rev))
 			}
 		}
+		// The trigger last: a crash in between leaves it, and the next try goes
+		// on.
 		err = applyAll(ctx, t.store, append(ops, table.Triggers.DeleteOp(n, rev)))
 		race := errors.Is(err, whisk.Conflict) || errors.Is(err, whisk.NotFound)
 		switch {

@@ -39,6 +39,7 @@ func (s *Server) makeFeeds(ctx context.Context, r *road) error {
 		States: r.states, Sink: r.bus, Triggers: &feedTriggers{r.store, r.journal}, Keys: feedKeys{r.keys},
 		Vault: vault, Providers: providers, Log: s.o.Log,
 	})
+	// Into the map that the invoker has: it was made before there were feeds.
 	maps.Copy(r.builtins, builtins(r.feeds))
 	return nil
 }
@@ -52,7 +53,8 @@ func builtins(f *feeds.Supervisor) map[string]invoker.Builtin {
 	return out
 }
 
-// hookArchive tells webhooks whether an event was stored.
+// hookArchive tells webhooks whether an event was stored. A delivery that comes
+// again asks: its first copy may have been stored just before a crash.
 type hookArchive struct{ r *road }
 
 // Has looks among the judged events, then among those that are not judged yet.
@@ -87,6 +89,7 @@ func (s *Server) secretKey() ([]byte, error) {
 	switch {
 	case err == nil && len(key) == feeds.VaultKeySize:
 		return key, nil
+	// Never replaced: with a new key all that was sealed would be lost.
 	case err == nil:
 		return nil, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("%s is not a key: it has %d bytes, not %d", s.home.path(secretFile), len(key), feeds.VaultKeySize)),
 			"restore it from a backup; without it the secrets of feeds must be given again")
@@ -98,7 +101,8 @@ func (s *Server) secretKey() ([]byte, error) {
 	return key, s.home.writePrivate(secretFile, key)
 }
 
-// feedKeys shows the keys to the feeds.
+// feedKeys shows the keys to the feeds. A feed is made with the caller's key,
+// as OpenWhisk's clients send it.
 type feedKeys struct{ keys *auth.Keys }
 
 // Owner returns whose key it is, if it may fire triggers.

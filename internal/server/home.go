@@ -28,7 +28,8 @@ const (
 	workDir    = "work"
 )
 
-// home is the data folder, held by a lock while the server lives.
+// home is the data folder, held by a lock while the server lives. The lock is
+// the kernel's, on an open file: it goes with the process, however that ends.
 type home struct {
 	dir  string
 	lock *os.File
@@ -44,6 +45,8 @@ func openHome(dir string) (*home, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, unwritable(dir, err)
 	}
+	// Before anything is written: a start that fails halfway for want of room
+	// tells less.
 	if err := checkRoom(dir); err != nil {
 		return nil, err
 	}
@@ -52,6 +55,8 @@ func openHome(dir string) (*home, error) {
 		return nil, unwritable(dir, err)
 	}
 	if err := takeLock(f); err != nil {
+		// Read from the file that could not be locked: its holder has written
+		// it.
 		who := ""
 		if pid := holder(f); pid > 0 {
 			who = fmt.Sprintf(" (process %d)", pid)
@@ -62,6 +67,7 @@ func openHome(dir string) (*home, error) {
 			"stop that server, or choose another folder with --data",
 		)
 	}
+	// After the lock: before it the number would be another server's.
 	if err := writePID(f); err != nil {
 		f.Close()
 		return nil, unwritable(dir, err)
@@ -98,6 +104,7 @@ func holder(f *os.File) int {
 	return pid
 }
 
+// writePID leaves the process's number in the lock, for whoever finds it taken.
 func writePID(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err
@@ -123,6 +130,8 @@ func freeSpace(dir string) (int64, bool) {
 	return int64(st.Bavail) * st.Bsize, true
 }
 
+// checkRoom refuses a disk that is nearly full. One that can't be asked passes:
+// the first write tells.
 func checkRoom(dir string) error {
 	if free, ok := freeSpace(dir); ok && free < minStart {
 		return whisk.WithHint(whisk.E(whisk.Unavailable, "",
@@ -139,6 +148,7 @@ func unwritable(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		hint = hintRoom
+	// No right to write would help here.
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EROFS):
 		hint = "choose another folder with --data"
 	}
@@ -151,6 +161,7 @@ func unwritable(dir string, err error) error {
 	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the data folder %s can't be written: %w", dir, err)), hint)
 }
 
+// path is where a file of the folder lies.
 func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
 
 // Close gives the folder free.
@@ -159,6 +170,8 @@ func (h *home) Close() error { return h.lock.Close() }
 // authKey returns the key that a file of the folder holds after the prefix
 // "AUTH=", or in its only line; "" if there is none.
 func (h *home) authKey(name string) string {
+	// Whatever is wrong with the file, a new key is made and the file is
+	// written anew.
 	b, err := os.ReadFile(h.path(name))
 	if err != nil {
 		return ""
@@ -168,6 +181,7 @@ func (h *home) authKey(name string) string {
 		if key, ok := strings.CutPrefix(line, "AUTH="); ok {
 			return key
 		}
+		// wskprops has other lines; only this file is the key and nothing else.
 		if name == adminFile && line != "" {
 			return line
 		}
@@ -179,6 +193,7 @@ func (h *home) authKey(name string) string {
 // all, and leaves it alone if it says the same already.
 func (h *home) writePrivate(name string, content []byte) error {
 	path := h.path(name)
+	// Every start asks: a file that is right is not touched.
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil
 	}
@@ -188,6 +203,8 @@ func (h *home) writePrivate(name string, content []byte) error {
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(content)
+	// Synced before the rename: otherwise a power cut may leave the name with
+	// nothing behind it.
 	if err == nil {
 		err = tmp.Sync()
 	}

@@ -22,11 +22,14 @@ type networked interface {
 // For containers with a network of their own, which this machine's loopback is
 // no part of, a second door is opened on that network.
 func (s *Server) actionsURL(ctx context.Context, r *road) string {
+	// A driver without networks of its own runs actions where this server's
+	// addresses are theirs.
 	d, apart := r.driver.Driver.(networked)
 	public, err := url.Parse(s.publicURL())
 	if !apart || err == nil && s.o.Config.PublicURL != "" && !loopback(public.Hostname()) {
 		return s.publicURL()
 	}
+	// An address that is not the loopback is reached from containers as well.
 	outer, err := netip.ParseAddrPort(s.listener.Addr().String())
 	if err == nil && !outer.Addr().IsLoopback() && !outer.Addr().IsUnspecified() {
 		return s.publicURL()
@@ -35,6 +38,7 @@ func (s *Server) actionsURL(ctx context.Context, r *road) string {
 	if err == nil {
 		at, err = d.Address(ctx)
 	}
+	// A door on all addresses is open on theirs already.
 	if err == nil && outer.Addr().IsLoopback() {
 		err = s.openInner(ctx, r, at, outer.Port())
 	}
@@ -50,7 +54,9 @@ func (s *Server) actionsURL(ctx context.Context, r *road) string {
 // web actions, which ask for none.
 func (s *Server) openInner(ctx context.Context, r *road, at netip.Prefix, port uint16) error {
 	var lc net.ListenConfig
+	// The same port, so that only the host differs.
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(port))))
+	// Actions run without the API too: a note, not a failed start.
 	if err != nil {
 		return err
 	}
@@ -75,6 +81,7 @@ func withKey(next http.Handler) http.Handler {
 	})
 }
 
+// loopback reports whether a host is this machine to itself alone.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
@@ -95,6 +102,8 @@ func (w within) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		// Others are cut off without a word: the caller of Accept never sees
+		// them.
 		if err == nil && w.network.Contains(from.Addr().Unmap()) {
 			return c, nil
 		}

@@ -21,10 +21,13 @@ func (s *Server) installPackages(ctx context.Context, r *road) error {
 		return err
 	}
 	table := r.store.Entities()
+	// One time for all: lists show milliseconds.
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for _, p := range goods.Packages {
 		pkg, actions := p.Entities(whisk.SystemNamespace)
 		var ops []store.Op
+		// The package with its actions in one step: nobody sees the half of an
+		// update.
 		op, err := install(table.Packages, pkg, now)
 		if err != nil {
 			return fmt.Errorf("install package %s: %w", p.Name, err)
@@ -36,6 +39,7 @@ func (s *Server) installPackages(ctx context.Context, r *road) error {
 			}
 			ops = append(ops, op...)
 		}
+		// A start that changes nothing writes nothing, and versions stay.
 		if len(ops) == 0 {
 			continue
 		}
@@ -71,6 +75,7 @@ func install[T entity](t *store.Table[T], want T, now time.Time) ([]store.Op, er
 		return nil, err
 	default:
 		old := meta(&have)
+		// What the store adds is not what the goods differ in.
 		m.Version, m.Updated = old.Version, old.Updated
 		if same(have, want) {
 			return nil, nil
@@ -81,7 +86,8 @@ func install[T entity](t *store.Table[T], want T, now time.Time) ([]store.Op, er
 	return []store.Op{t.PutOp(m.Name, want, rev)}, nil
 }
 
-// same reports whether two entities are stored alike.
+// same reports whether two entities are stored alike. As JSON, since that is
+// what a stored one has gone through.
 func same(a, b any) bool {
 	x, err1 := json.Marshal(a)
 	y, err2 := json.Marshal(b)

@@ -20,7 +20,9 @@ import (
 	"github.com/millrace/millrace/rules"
 )
 
-// road is everything that an event passes, built and not yet running.
+// road is everything that an event passes, built and not yet running. closers
+// are in the order of opening. A part that only runs has none: it ends with its
+// stage.
 type road struct {
 	bus      *bus.Bus
 	store    *store.Store
@@ -57,6 +59,9 @@ func (s *Server) build(ctx context.Context) (_ *road, err error) {
 			err = errors.Join(err, r.close())
 		}
 	}()
+	// The order is that of need: keys are in tables of the store, the journal's
+	// floor is the bus's, and the packages name actions whose functions the
+	// feeds bring.
 	for _, step := range []func(context.Context, *road) error{
 		s.openStore, s.openKeys, s.openJournal, s.makeInvoker, s.makeDelivery, s.makeFeeds, s.installPackages,
 	} {
@@ -86,6 +91,7 @@ func (s *Server) openStore(ctx context.Context, r *road) error {
 		r.notes = append(r.notes, fmt.Sprintf("the disk of the data folder is nearly full: nothing is accepted until %d MiB are free, and there are %d", int64(bus.MinFree)>>20, free>>20))
 	}
 	r.bus = b
+	// At once, so that what follows may fail.
 	r.closers = append(r.closers, b.Close)
 	if r.store, err = store.Open(ctx, b, s.o.Log); err != nil {
 		return storeFailure(s.home.dir, err)
@@ -94,6 +100,7 @@ func (s *Server) openStore(ctx context.Context, r *road) error {
 	return err
 }
 
+// storeFailure is an error of what lies in the data folder, with where to look.
 func storeFailure(dir string, err error) error {
 	return whisk.WithHint(whisk.E(whisk.Unavailable, "", fmt.Errorf("the store in %s can't be opened: %w", dir, err)),
 		"see that its disk has room and that the folder belongs to this user; 'millrace doctor' checks both")
@@ -106,6 +113,7 @@ func (s *Server) openKeys(ctx context.Context, r *road) error {
 		return err
 	}
 	r.keys = auth.NewKeys(table)
+	// A preset key replaces what the file says.
 	guest := s.o.Config.GuestKey
 	if guest != "" {
 		if err := r.keys.Preset(ctx, guestNamespace, guestNamespace, guest); err != nil {
@@ -114,6 +122,7 @@ func (s *Server) openKeys(ctx context.Context, r *road) error {
 	} else if guest, err = s.ensureKey(ctx, r.keys, propsFile, guestNamespace, auth.Owner); err != nil {
 		return err
 	}
+	// Also with a preset key: clients on this machine find the address here.
 	props := fmt.Sprintf("AUTH=%s\nAPIHOST=%s\nNAMESPACE=_\n", guest, s.URL())
 	if err := s.home.writePrivate(propsFile, []byte(props)); err != nil {
 		return err
@@ -131,6 +140,8 @@ const guestNamespace = "guest"
 // ensureKey returns the key that a file of the data folder holds, if it is
 // still good, else a new one for the subject and namespace of that name.
 func (s *Server) ensureKey(ctx context.Context, keys *auth.Keys, file, name string, role auth.Role) (string, error) {
+	// Only digests of keys are stored, so a lost file means a new key. The old
+	// one stays good until somebody removes it.
 	if old := s.home.authKey(file); old != "" {
 		uuid, key, err := auth.ParseKey(old)
 		if err == nil {
@@ -151,6 +162,8 @@ func (s *Server) openJournal(ctx context.Context, r *road) error {
 	}
 	r.journal = j
 	r.closers = append(r.closers, j.Close)
+	// Only from here on is the archive trimmed: before, nobody can say what is
+	// still needed.
 	r.bus.SetFloor(j.Floor)
 	return nil
 }
@@ -166,6 +179,7 @@ func (s *Server) makeInvoker(ctx context.Context, r *road) error {
 		return err
 	}
 	r.driver = d
+	// Closed before the bus, which was opened earlier.
 	r.closers = append(r.closers, d.close)
 	if d.note != "" {
 		r.notes = append(r.notes, d.note)
@@ -202,6 +216,8 @@ func (s *Server) makeDelivery(_ context.Context, r *road) error {
 		opts = append(opts, delivery.WithFault(s.o.Fault))
 		judge = append(judge, rules.WithFault(s.o.Fault))
 	}
+	// Delivery asks the engine how to retry, and the engine hands its matches
+	// to delivery: one of them must come first. Nobody asks before both run.
 	var retries lateRules
 	r.delivery = delivery.New(delivery.Parts{
 		Journal: r.journal, Events: r.bus, Invoker: r.invoker, Entities: entities, Rules: &retries,
@@ -224,6 +240,7 @@ func (l *lateRules) Retry(rule whisk.Name) (whisk.Retry, bool) { return l.engine
 // first what brings events in, then, when serving is over, what runs actions,
 // at last what keeps their records.
 func (r *road) run(ctx context.Context, log *slog.Logger, serve func(ctx context.Context) error) error {
+	// Stages from the bottom up: each part starts on what it stands on.
 	sweeper := &sweeper{r.bus, r.store, r.journal, log}
 	keepers := startStage(ctx, r.bus.Run, r.store.Run, r.journal.Run, sweeper.run)
 	runners := startStage(ctx, r.invoker.Run, r.delivery.Run)
@@ -237,7 +254,9 @@ func (r *road) run(ctx context.Context, log *slog.Logger, serve func(ctx context
 	case <-sources.done:
 	case <-door.done:
 	}
+	// Before the door is waited for: no new events while the last calls end.
 	sources.cancel()
+	// In this order: records of what the runners finish still have a journal.
 	err := errors.Join(door.stop(), sources.stop(), runners.stop(), keepers.stop())
 	if cause := r.bus.Failure(); cause != nil {
 		return cause // all others failed for want of the store

@@ -56,7 +56,8 @@ type Options struct {
 	StreamLimit int64
 }
 
-// Info is what a person is told at start.
+// Info is what a person is told at start. It is told once, when the API
+// answers: before that a part may still fail.
 type Info struct {
 	URL       string // of the API, as a client on this machine reaches it
 	Data      string // the data folder
@@ -65,7 +66,9 @@ type Info struct {
 	Notes     []string // what is missing or weaker than it could be, and how to change it
 }
 
-// Server is one server on one data folder. Make it with New, then Run it.
+// Server is one server on one data folder. Make it with New, then Run it. The
+// door is open from the start and looks at api for every request, so that a
+// client that comes early is told to wait instead of refused.
 type Server struct {
 	o        Options
 	home     *home
@@ -78,6 +81,8 @@ type Server struct {
 // New locks the data folder and takes the port. It starts nothing. Errors say
 // what to do (whisk.HintOf).
 func New(ctx context.Context, o Options) (*Server, error) {
+	// The lock before the port: with another server on the folder, that is what
+	// a person has to know.
 	h, err := openHome(o.Config.Data)
 	if err != nil {
 		return nil, err
@@ -87,10 +92,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	s := &Server{o: o, home: h, listener: l, metrics: telemetry.NewRegistry()}
+	// Not ready until it is reported: a probe that comes early must not send
+	// traffic.
 	s.health.Expect(serving)
 	return s, nil
 }
 
+// listen takes a TCP address. Its errors name the reason and the remedy.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
@@ -118,6 +126,8 @@ func (s *Server) URL() string {
 	if err != nil {
 		return "http://" + s.listener.Addr().String()
 	}
+	// A name that this machine always reaches itself by, whatever it listens
+	// on.
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		host = "localhost"
 	}
@@ -130,20 +140,28 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 	defer func() { err = errors.Join(err, s.home.Close()) }()
 	srv := s.httpServer(s.door())
 	served := make(chan error, 1)
+	// Before the parts are built: opening a large store takes a while, and
+	// /live and /ready answer meanwhile.
 	go func() { served <- srv.Serve(s.listener) }()
 
 	road, err := s.build(ctx)
 	if err != nil {
+		// Waited for: the port is free when Run returns.
 		return errors.Join(err, srv.Close(), closed(<-served))
 	}
+	// Runs before the lock is given free: the next server finds the files
+	// closed.
 	defer func() { err = errors.Join(err, road.close()) }()
 	return road.run(ctx, s.o.Log, func(ctx context.Context) error {
+		// Streams never end by themselves: without this Shutdown would wait for
+		// them all of drain.
 		streams, endStreams := context.WithCancel(ctx)
 		defer endStreams()
 		api, err := s.compose(road, streams.Done())
 		if err != nil {
 			return err
 		}
+		// Health after it: whoever is told ready finds the API.
 		s.api.Store(&api)
 		s.health.Report(serving, nil)
 		ready(s.info(road))
@@ -152,6 +170,7 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 			return closed(err)
 		case <-ctx.Done():
 		}
+		// First, so that a load balancer sends no more while the rest finishes.
 		s.health.Report(serving, errors.New("stopping"))
 		endStreams()
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -163,7 +182,8 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 	})
 }
 
-// httpServer returns a server with our limits.
+// httpServer returns a server with our limits. Bodies have no deadline here: the
+// API gives large ones theirs.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
@@ -185,6 +205,7 @@ func (s *Server) door() http.Handler {
 	mux.Handle("GET /live", s.health.LiveHandler())
 	mux.Handle("GET /ready", s.health.ReadyHandler())
 	mux.Handle("GET /metrics", telemetry.Handler(s.metrics, s.o.Log))
+	// Not all by the mux: it would clean paths that the API keeps as they are.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/live", "/ready", "/metrics":

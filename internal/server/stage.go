@@ -23,6 +23,7 @@ func startStage(ctx context.Context, parts ...func(context.Context) error) *stag
 		g.Go(func() error { return run(gctx) })
 	}
 	go func() {
+		// A part that ends without an error does not end the others.
 		s.err = g.Wait()
 		close(s.done)
 	}()
