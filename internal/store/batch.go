@@ -28,6 +28,7 @@ const (
 // sequence of the last; those of the others lead up to it without a gap. It
 // returns Conflict when one of them is not as expected.
 func publishBatch(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) (last uint64, err error) {
+	// The server keeps the messages of one ID apart until the commit.
 	id := whisk.NewID(time.Now())
 	for i, m := range msgs {
 		m.Header.Set(headerBatch, id)

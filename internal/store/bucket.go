@@ -18,7 +18,7 @@ import (
 )
 
 // history is how many values of one key a bucket keeps, the present one
-// included.
+// included. Old revisions of an action keep their code from being swept.
 const history = 10
 
 // Headers of a bucket's messages. The first two are those of NATS' own buckets.
@@ -35,6 +35,9 @@ type decoder func(data []byte) (any, error)
 
 // bucket is one stream of values by key, laid out as NATS' key-value buckets
 // are, and its memory copy.
+//
+// Laid out so, the nats tools can read it. What is written by them is taken in
+// as well, if it is of a kind that is known here.
 type bucket struct {
 	*rows
 	bus   *bus.Bus
@@ -54,6 +57,7 @@ func newBucket(b *bus.Bus, name string, kinds map[string]decoder, changed func(s
 	}
 }
 
+// stream is the name that NATS gives the stream of a bucket.
 func (b *bucket) stream() string { return "KV_" + b.name }
 
 func (b *bucket) prefix() string { return "$KV." + b.name + "." }
@@ -104,6 +108,8 @@ func (b *bucket) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The server renames a stream's files without syncing them: a power cut
+	// could hide the stream, and with it all that is written next.
 	if err := b.bus.SyncAll(ctx); err != nil {
 		return err
 	}
@@ -117,7 +123,10 @@ func (b *bucket) row(header nats.Header, data []byte, seq uint64, at time.Time) 
 		r.gone = true
 		return r
 	}
+	// The kind lies in the header, so that a message tells it without being
+	// decoded.
 	r.kind = header.Get(headerKind)
+	// A value that can't be read keeps its row: its name is taken.
 	decode := b.kinds[r.kind]
 	if decode == nil {
 		r.err = fmt.Errorf("%q is not a kind of value of bucket %s", r.kind, b.name)
@@ -135,7 +144,8 @@ type write struct {
 	prev whisk.Revision
 }
 
-// writeWait bounds a write once it has begun.
+// writeWait bounds a write once it has begun. Above what the bus waits for one
+// answer before it gives the store up.
 const writeWait = 40 * time.Second
 
 // commit checks the writes against the memory copy, publishes them, takes them
@@ -149,6 +159,8 @@ func (b *bucket) commit(ctx context.Context, ws ...write) ([]whisk.Revision, err
 	// nobody would know what became of it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeWait)
 	defer cancel()
+	// In memory before it is flushed: another writer must see the revision at
+	// once. If the flush fails, the process ends, and nobody was told.
 	first, err := b.publish(ctx, ws)
 	if err != nil {
 		return nil, err
@@ -163,12 +175,15 @@ func (b *bucket) commit(ctx context.Context, ws ...write) ([]whisk.Revision, err
 // publish writes ws and takes them in. It returns the revision of the first;
 // those of the others follow it.
 func (b *bucket) publish(ctx context.Context, ws []write) (first uint64, err error) {
+	// One write alone needs no lock: the server compares its revision.
 	if len(ws) > 1 {
 		b.batch.Lock()
 		defer b.batch.Unlock()
 	}
 	expected := make([]uint64, len(ws))
 	for i, w := range ws {
+		// From memory, so that what can't be is refused without a write. The
+		// server decides all the same: another process may have been faster.
 		if expected[i], err = b.expect(w); err != nil {
 			return 0, err
 		}
@@ -180,6 +195,8 @@ func (b *bucket) publish(ctx context.Context, ws []write) (first uint64, err err
 		}
 		first, err = b.send(ctx, msgs)
 		if err == nil {
+			// From the very bytes that were sent, as a reader would take them
+			// in: the copy in memory can't differ from what a start reads.
 			cs := make([]change, len(ws))
 			for i, w := range ws {
 				cs[i] = change{w.name, b.row(msgs[i].Header, w.data, first+uint64(i), time.Now())}
@@ -198,6 +215,7 @@ func (b *bucket) publish(ctx context.Context, ws []write) (first uint64, err err
 				expected[i], marked = 0, true
 			}
 		}
+		// Once: then the name has a new writer.
 		if retried || !marked {
 			return 0, errRace
 		}
@@ -220,6 +238,8 @@ func (b *bucket) expect(w write) (uint64, error) {
 	return r.rev, nil
 }
 
+// message makes the message of a write, with the sequence that the key's last
+// one must have. 0 stands for none.
 func (b *bucket) message(w write, expected uint64) *nats.Msg {
 	m := &nats.Msg{Subject: b.subject(w.name), Data: w.data, Header: nats.Header{}}
 	m.Header.Set(headerExpect, strconv.FormatUint(expected, 10))

@@ -9,7 +9,8 @@ import (
 )
 
 // PutCode stores the code of an action and returns its digest, the SHA-256 in
-// hex. It is durable when the entity that names it is.
+// hex. It is durable when the entity that names it is. Equal code is stored
+// once, whoever puts it.
 func (s *Store) PutCode(ctx context.Context, code string) (digest string, err error) {
 	if digest, err = s.bus.PutObject(ctx, []byte(code)); err != nil {
 		return "", whisk.E(whisk.KindOf(err), "store code", err)
@@ -28,7 +29,8 @@ func (s *Store) Code(ctx context.Context, digest string) (string, error) {
 
 // NamedCode returns the digests of all code that an action names, or named in
 // one of the revisions that are kept of it. What is stored meanwhile may be
-// missing, unless an older revision names it as well.
+// missing, unless an older revision names it as well. It reads the stream, not
+// memory, which has the newest revisions alone.
 func (s *Store) NamedCode(ctx context.Context) (map[string]bool, error) {
 	named := map[string]bool{}
 	stream := s.entities.Actions.bucket.stream()

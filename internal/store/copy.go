@@ -28,6 +28,8 @@ func own(v reflect.Value) {
 		}
 		out := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
 		reflect.Copy(out, v)
+		// Bytes and numbers are copied with the slice: most of an entity is
+		// that.
 		if refers(v.Type().Elem().Kind()) {
 			for i := range out.Len() {
 				own(out.Index(i))

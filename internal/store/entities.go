@@ -28,12 +28,16 @@ type Entities struct {
 func (s *Store) Entities() *Entities { return s.entities }
 
 func (s *Store) openEntities(ctx context.Context) error {
+	// One bucket for four kinds: a batch reaches across them, and the server
+	// itself keeps a name from being used twice.
 	b, err := s.open(ctx, "entities", map[string]decoder{
 		kindAction:  decode[whisk.Action],
 		kindTrigger: decode[whisk.Trigger],
 		kindRule:    decode[whisk.Rule],
 		kindPackage: decode[whisk.Package],
 	}, func(kind string) {
+		// Actions and packages are looked up when they are needed. Only those
+		// who judge keep something made of rules and triggers.
 		if kind == kindRule || kind == kindTrigger {
 			s.changes.bump()
 		}
@@ -66,6 +70,8 @@ func (s *Store) Resolve(n whisk.Name) (whisk.Runnable, error) {
 		}
 		params = p.Parameters
 		if !p.Binding.IsZero() {
+			// A longer circle is not possible: what a binding names is taken
+			// for a package.
 			if p.Binding == pkg {
 				return out, whisk.E(whisk.Unprocessable, op, fmt.Errorf("Package binding '%s' contains a circular reference.", pkg.Entity))
 			}
@@ -79,6 +85,7 @@ func (s *Store) Resolve(n whisk.Name) (whisk.Runnable, error) {
 		}
 	}
 	r := s.entities.Actions.bucket.get(at)
+	// Copied once, at the end, not at each step.
 	a, err := s.entities.Actions.shared(r)
 	if err != nil {
 		return whisk.Runnable{}, whisk.E(kindOf(err), op, err)

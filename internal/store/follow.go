@@ -29,7 +29,8 @@ const (
 var errGap = errors.New("messages were missed")
 
 // reader reads a bucket's stream: the last message of each key, then whatever
-// is written.
+// is written. It acknowledges nothing: every reader begins with all that is
+// there.
 type reader struct {
 	b        *bucket
 	consumer jetstream.Consumer
@@ -78,6 +79,8 @@ func (r *reader) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// Until a request finds nothing: then the count of what is pending
+		// decides.
 		if n > 0 {
 			continue
 		}
@@ -89,6 +92,8 @@ func (r *reader) load(ctx context.Context) error {
 			break
 		}
 	}
+	// Only what is not newer than the beginning: what was written while it read
+	// is in the copy, although the reader may not have seen it yet.
 	r.b.forget(r.base, r.seen)
 	r.seen = nil
 	return nil
@@ -111,6 +116,7 @@ func (r *reader) wait(ctx context.Context) error {
 		return err
 	}
 	_, err = r.take(batch)
+	// No news within fetchWait is no fault.
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
@@ -123,11 +129,15 @@ func (r *reader) take(batch jetstream.MessageBatch) (n int, err error) {
 	in := batch.Messages()
 	for m := range in {
 		var cs []change
+		// What was written in one step arrives together: it is taken in
+		// together.
 		for more := true; more; {
 			meta, err := m.Metadata()
 			if err != nil {
 				return n, err
 			}
+			// Deliveries are numbered: a gap means that the copy would miss a
+			// change.
 			if meta.Sequence.Consumer != r.next {
 				return n, errGap
 			}
@@ -142,6 +152,7 @@ func (r *reader) take(batch jetstream.MessageBatch) (n int, err error) {
 				more = false
 			}
 		}
+		// A batch of this process is put in by its writer first, as a whole.
 		r.b.batch.Lock()
 		r.b.set(cs...)
 		r.b.batch.Unlock()
@@ -151,6 +162,7 @@ func (r *reader) take(batch jetstream.MessageBatch) (n int, err error) {
 
 // change returns what a message says, if it is news.
 func (r *reader) change(m jetstream.Msg, meta *jetstream.MsgMetadata) (change, bool) {
+	// Another tool may write under any key; it is told and passed over.
 	name, err := r.b.parse(m.Subject())
 	if err != nil {
 		r.b.log.Warn("key is not ours", slog.Any("err", err))
@@ -228,6 +240,7 @@ func (b *bucket) clean(ctx context.Context) {
 // what was deleted. The history goes first and for good: if a power cut
 // brought it back without the mark, the deleted value would be alive.
 func (b *bucket) purge(ctx context.Context, before time.Time) error {
+	// From memory: reading the stream would cost as much as a start.
 	marks := b.marks(before)
 	if len(marks) == 0 {
 		return nil

@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// row is one stored value. It is never changed: a write replaces it.
+// row is one stored value. It is never changed: a write replaces it. So it can
+// be handed out without a lock.
 type row struct {
 	rev   uint64 // sequence in the bucket's stream
 	kind  string
@@ -20,6 +21,9 @@ type row struct {
 }
 
 // rows is the memory copy of a bucket. Safe for concurrent use.
+//
+// Rows are kept twice: by name for Get, by kind and namespace for List, which
+// would otherwise look at all there is.
 type rows struct {
 	mu    sync.RWMutex
 	all   map[whisk.Name]row // marks of deletions included
@@ -29,6 +33,7 @@ type rows struct {
 	changed  func(kind string) // told the kind of every change, under no lock
 }
 
+// indexKey is what lists ask for.
 type indexKey struct{ kind, namespace string }
 
 // change is a row for a name.
@@ -53,12 +58,15 @@ func (r *rows) get(n whisk.Name) row {
 }
 
 // set takes changes in, all at once. One that is not newer than what is there
-// is dropped: the writer has put it in already, or has gone further.
+// is dropped: the writer has put it in already, or has gone further. All under
+// one lock: what was written in one step is seen in one step.
 func (r *rows) set(cs ...change) {
 	var kinds []string
 	r.mu.Lock()
 	for _, c := range cs {
 		old := r.all[c.name]
+		// Both the writer and the reader of the stream put in what was written,
+		// in any order.
 		if c.row.rev <= old.rev {
 			continue
 		}
@@ -98,7 +106,8 @@ func (r *rows) forget(rev uint64, seen map[whisk.Name]struct{}) {
 	r.tell(kinds)
 }
 
-// unmark removes the mark of a deletion, if it is still the one with rev.
+// unmark removes the mark of a deletion, if it is still the one with rev. A
+// later write under the name has taken the mark's place already.
 func (r *rows) unmark(n whisk.Name, rev uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,6 +145,7 @@ func (r *rows) list(kind, namespace string) []row {
 	return out
 }
 
+// addIndex and unindex keep the second order; the caller holds mu.
 func (r *rows) addIndex(n whisk.Name, now row) {
 	k := indexKey{now.kind, n.Namespace}
 	if r.index[k] == nil {
@@ -153,7 +163,8 @@ func (r *rows) unindex(n whisk.Name, old row) {
 }
 
 // notify tells the watchers of the kinds that a change concerns and returns
-// those kinds.
+// those kinds. A name may change its kind: the old kind loses it, the new one
+// gets it. The caller holds mu.
 func (r *rows) notify(n whisk.Name, old, now row) []string {
 	var kinds []string
 	if old.rev != 0 && !old.gone {
@@ -180,6 +191,8 @@ func (r *rows) watch(kind string) *watcher {
 			w.initial = slices.AppendSeq(w.initial, maps.Keys(set))
 		}
 	}
+	// Under the lock that the names were taken under: no change falls in
+	// between.
 	r.watchers[w] = struct{}{}
 	return w
 }
@@ -206,12 +219,14 @@ type watcher struct {
 func (w *watcher) add(n whisk.Name) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// It waits already, and will be read as it is then.
 	if _, ok := w.pending[n]; ok {
 		return
 	}
 	w.pending[n] = struct{}{}
 	w.queue = append(w.queue, n)
 	select {
+	// The reader takes all names at once: one token is enough.
 	case w.wake <- struct{}{}:
 	default:
 	}

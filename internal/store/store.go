@@ -41,7 +41,9 @@ type Store struct {
 	added   chan struct{} // holds something when Run has a bucket to begin with
 }
 
-// changes counts the changes of rules and triggers.
+// changes counts the changes of rules and triggers. The counter tells that
+// something has changed, the channel when: one for those who compare, one for
+// those who wait.
 type changes struct {
 	generation atomic.Uint64
 	mu         sync.Mutex
@@ -69,6 +71,8 @@ func (s *Store) Run(ctx context.Context) error {
 		for name, b := range s.buckets {
 			if !running[name] {
 				running[name] = true
+				// In its own goroutine: one bucket that must be read anew holds
+				// up no other.
 				wg.Go(func() { b.follow(ctx) })
 				wg.Go(func() { b.clean(ctx) })
 			}
@@ -78,6 +82,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			wg.Wait()
 			return nil
+		// A table may be opened while the store runs.
 		case <-s.added:
 		}
 	}
@@ -94,6 +99,7 @@ func (s *Store) Changed() <-chan struct{} {
 	return s.changes.next
 }
 
+// bump counts a change and wakes who waits for one.
 func (c *changes) bump() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,6 +113,7 @@ func (c *changes) bump() {
 func (s *Store) open(ctx context.Context, name string, kinds map[string]decoder, changed func(kind string)) (*bucket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Two copies in memory would not see each other's writes at once.
 	if s.buckets[name] != nil {
 		return nil, whisk.E(whisk.Internal, "open bucket "+name, errors.New("it is open already"))
 	}

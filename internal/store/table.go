@@ -21,6 +21,7 @@ type Table[T any] struct {
 
 // NewTable opens the table that is kept in a bucket, made if it is missing, and
 // reads it. A table is opened once; letters, digits, "-" and "_" make its name.
+// Internal when it is open already.
 func NewTable[T any](ctx context.Context, s *Store, bucket string) (*Table[T], error) {
 	b, err := s.open(ctx, bucket, map[string]decoder{"": decode[T]}, func(string) {})
 	if err != nil {
@@ -29,6 +30,8 @@ func NewTable[T any](ctx context.Context, s *Store, bucket string) (*Table[T], e
 	return &Table[T]{bucket: b}, nil
 }
 
+// decode reads a value of T. Rows hold pointers, so that a large value is not
+// copied with its row.
 func decode[T any](data []byte) (any, error) {
 	v := new(T)
 	if err := json.Unmarshal(data, v); err != nil {
@@ -54,6 +57,8 @@ func (t *Table[T]) value(r row) (v T, rev whisk.Revision, err error) {
 	switch {
 	case err == nil:
 		return deepCopy(*at), whisk.Revision(r.rev), nil
+	// With its revision, so that whoever knows better can put another in its
+	// place.
 	case errors.Is(err, whisk.ErrCorrupt):
 		return v, whisk.Revision(r.rev), err
 	}
@@ -126,6 +131,8 @@ func (t *Table[T]) Watch(ctx context.Context) iter.Seq2[Change[T], error] {
 	return func(yield func(Change[T], error) bool) {
 		w := t.bucket.watch(t.kind)
 		defer t.bucket.unwatch(w)
+		// Read when it is given, not when it changed: a slow loop gets the
+		// newest.
 		give := func(n whisk.Name, initial bool) bool {
 			c := Change[T]{Name: n}
 			v, rev, err := t.value(t.bucket.get(n))
@@ -163,7 +170,9 @@ func (t *Table[T]) Watch(ctx context.Context) iter.Seq2[Change[T], error] {
 	}
 }
 
-// Op is one of several writes for Apply. The zero value is of no use.
+// Op is one of several writes for Apply. The zero value is of no use. The value
+// is encoded when the Op is made: what the caller changes afterwards does not
+// matter.
 type Op struct {
 	bucket *bucket
 	write  write
@@ -200,6 +209,8 @@ func apply(ctx context.Context, ops ...Op) ([]whisk.Revision, error) {
 		return nil, whisk.E(whisk.Invalid, "", fmt.Errorf("%d writes at once are more than %d", len(ops), MaxBatch))
 	}
 	ws := make([]write, len(ops))
+	// The server compares revisions with what was there before the batch: two
+	// writes of one name in it would not see each other.
 	names := make(map[whisk.Name]struct{}, len(ops))
 	for i, o := range ops {
 		names[o.write.name] = struct{}{}
@@ -214,6 +225,7 @@ func apply(ctx context.Context, ops ...Op) ([]whisk.Revision, error) {
 	return ops[0].bucket.commit(ctx, ws...)
 }
 
+// fail says what was done to which name when err came.
 func (t *Table[T]) fail(op string, n whisk.Name, err error) error {
 	return whisk.E(kindOf(err), op+" "+t.bucket.name+" "+n.String(), err)
 }
