@@ -166,8 +166,7 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// meta is what is noted under key; empty for nothing. It reads through the
-// writing connection, which sees its own open changes.
+// meta is what is noted under key; empty for nothing.
 func (d *database) meta(ctx context.Context, key string) (string, error) {
 	var v string
 	err := d.w.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", key).Scan(&v)

@@ -79,8 +79,8 @@ func (m *metrics) register(r prometheus.Registerer, j *Journal) {
 	)
 }
 
-// wrote counts a message, and its entries by kind if it is one of JOURNAL: the
-// entries of CALLS are all records, and messages count those.
+// wrote counts a message, and by kind its entries if it is one of JOURNAL: those
+// of CALLS are all records.
 func (m *metrics) wrote(stream int, batch []part) {
 	m.messages.Inc()
 	if stream != inJournal {

@@ -272,7 +272,7 @@ func (j *Journal) Attempts(ctx context.Context, m whisk.Match) ([]whisk.Attempt,
 	if len(out) > 0 || dead != "" {
 		return out, dead, nil
 	}
-	// No rows of its own: it had one attempt, which succeeded at once.
+	// No rows of its own: it had one attempt, which ended it.
 	first, err := j.onlyAttempt(ctx, m)
 	if err != nil {
 		return nil, "", err

@@ -56,7 +56,7 @@ func (j *Journal) trim(ctx context.Context) error {
 	j.stored = after.Bytes
 	j.ease()
 	j.mu.Unlock()
-	// The mean was too low for what lay there, and there is more that may go.
+	// What went was smaller than the mean, and there is more that may go.
 	if after.Bytes > from && after.First < upTo {
 		j.wakeKeeper()
 	}

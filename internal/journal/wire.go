@@ -87,8 +87,8 @@ func (e *encoder) time(field int, t time.Time) {
 	e.end(m)
 }
 
-// name writes the parts of a name without keys: it is in every verdict, and
-// never had a fourth part. The entity needs no length, being the rest.
+// name writes the parts of a name without keys: every verdict has several. The
+// entity needs no length, being the rest.
 func (e *encoder) name(field int, n whisk.Name) {
 	if n.IsZero() {
 		return
