@@ -42,6 +42,7 @@ func (s *Server) actionsURL(ctx context.Context, r *road) string {
 	if err == nil && outer.Addr().IsLoopback() {
 		err = s.openInner(ctx, r, at, outer.Port())
 	}
+	// Actions run without the API too: a note, not a failed start.
 	if err != nil {
 		r.notes = append(r.notes, fmt.Sprintf("actions in containers can't reach the API: %v; give them an address of this machine with --listen", err))
 		return s.publicURL()
@@ -56,7 +57,6 @@ func (s *Server) openInner(ctx context.Context, r *road, at netip.Prefix, port u
 	var lc net.ListenConfig
 	// The same port, so that only the host differs.
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(port))))
-	// Actions run without the API too: a note, not a failed start.
 	if err != nil {
 		return err
 	}
