@@ -15,14 +15,17 @@ const (
 	aheadMost = 16
 )
 
-// beginning is the beginning of one job, whoever asks for it first.
+// beginning is the beginning of one job, whoever asks for it first. A sync.Once
+// serves: the container that takes the job waits for a beginning that is under
+// way, and one that has begun finds the outcome.
 type beginning struct {
 	once  sync.Once
 	asked bool // somebody is at it, or was; under the invoker's lock
 	err   error
 }
 
-// begin has e begin, if it has not, and returns the error of that.
+// begin has e begin, if it has not, and returns the error of that. It may wait
+// for the job's store, so the caller does not hold mu.
 func (v *Invoker) begin(e *entry) error {
 	e.beginning.once.Do(func() {
 		var inv whisk.Invocation
@@ -38,6 +41,8 @@ func (v *Invoker) begin(e *entry) error {
 // that waited for that before each job would be idle most of the time. The
 // caller holds mu.
 func (v *Invoker) beginAhead(q *queue) {
+	// Nothing is known of how long its jobs take: none may begin that would
+	// not run soon.
 	if q.mean == 0 {
 		return
 	}
@@ -65,6 +70,8 @@ func (v *Invoker) leave(p phase) (back []*entry) {
 				back = append(back, e)
 			}
 		}
+		// Those that have begun run within the drain: an attempt that was
+		// begun and not run would count as one that failed.
 		q.waiting = fifo{list: stay}
 	}
 	return back

@@ -73,17 +73,24 @@ func (a answer) length() int {
 	return n
 }
 
+// tooLong is the text for an answer beyond the limit. The cut may go through a
+// character, and records are JSON: the broken one is replaced.
 func (a answer) tooLong() string {
 	return fmt.Sprintf(textTooLong, a.size, whisk.MaxPayload, strings.ToValidUTF8(string(a.body), "\ufffd"))
 }
 
-// ofRun turns the answer to a run into a response.
+// ofRun turns the answer to a run into a response. The cases are OpenWhisk's,
+// down to the outcome of each: an object with an error member is an application
+// error by status 200 and a developer error by any other, an array is a result
+// by status 200 only, and a scalar is none. Of an object with an error only the
+// error is kept.
 func (a answer) ofRun() response {
 	if a.size > whisk.MaxPayload {
 		return failSized(whisk.ApplicationError, a.tooLong(), a)
 	}
 	body := bytes.TrimSpace(a.valid())
 	switch {
+	// An empty body is not valid JSON, so body[0] is there.
 	case !json.Valid(body) || (body[0] != '{' && body[0] != '['):
 		return failSized(whisk.DeveloperError, withText(textInvalid, body), a)
 	case body[0] == '[':
@@ -104,7 +111,9 @@ func (a answer) ofRun() response {
 	return failSized(whisk.DeveloperError, withText(textInvalid, body), a)
 }
 
-// ofInit turns the answer to a failed init into a response.
+// ofInit turns the answer to a failed init into a response. An error that the
+// other side words itself is told as it is; anything else is told as OpenWhisk
+// tells it, with what was answered.
 func (a answer) ofInit() response {
 	if a.size > whisk.MaxPayload {
 		return failSized(whisk.DeveloperError, a.tooLong(), a)
@@ -133,7 +142,9 @@ func withText(text string, body []byte) string {
 	return text + ": " + string(body)
 }
 
-// quote returns s as a JSON string.
+// quote returns s as a JSON string. Most strings here are plain names and IDs
+// and are copied as they are: it is on the road of every activation. HTML's
+// characters stay readable.
 func quote(s string) json.RawMessage {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
@@ -147,8 +158,10 @@ func quote(s string) json.RawMessage {
 	return append(append(append(make([]byte, 0, len(s)+2), '"'), s...), '"')
 }
 
-// member returns the value of a top-level member of a JSON object; the last
-// one if there are several. The object must be valid.
+// member returns the value of a top-level member of a JSON object; the last one
+// if there are several. The object must be valid. It looks at one level and
+// decodes nothing, as a result may have a MiB and is only asked whether it
+// holds an error.
 func member(object []byte, name string) (value []byte, found bool) {
 	for i := skipSpace(object, 1); object[i] != '}'; {
 		end := skipValue(object, i)
@@ -178,7 +191,9 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipValue returns the index behind the value that begins at i.
+// skipValue returns the index behind the value that begins at i. A bracket that
+// the value did not open, a comma and a space end it. It relies on the JSON
+// being valid.
 func skipValue(b []byte, i int) int {
 	depth := 0
 	for ; i < len(b); i++ {

@@ -16,6 +16,7 @@ import (
 // value is what /run gets, env what /init gets as environment.
 func arguments(run *whisk.Runnable, payload json.RawMessage) (value json.RawMessage, env map[string]string, err error) {
 	env = initEnv(run.Params)
+	// Nothing is to be taken out, so the object need not be decoded.
 	if env == nil {
 		value, err = run.Params.Object(payload, false)
 		return value, nil, err
@@ -29,6 +30,8 @@ func arguments(run *whisk.Runnable, payload json.RawMessage) (value json.RawMess
 		return nil, nil, whisk.E(whisk.Invalid, "split init parameters", err)
 	}
 	for name := range env {
+		// The payload may override an init parameter: then the container must
+		// be another one, which keyOfBegun sees to.
 		env[name] = envText(members[name])
 		delete(members, name)
 	}
@@ -65,6 +68,8 @@ func envHash(env map[string]string) string {
 	if len(env) == 0 {
 		return ""
 	}
+	// In one order, and each text behind its length: no two environments can
+	// write the same bytes.
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		h.Write(strconv.AppendInt(nil, int64(len(k)), 10))
@@ -98,7 +103,10 @@ func (c *call) env(into map[string]string) map[string]string {
 	return into
 }
 
-// body appends the body of a /run with value as its arguments.
+// body appends the body of a /run with value as its arguments. It is put
+// together by hand, as value is JSON already and may have a MiB: an encoder
+// would check it again. The deadline is a string on the wire, whatever
+// upstream's documents say.
 func (c *call) body(b []byte, value json.RawMessage) []byte {
 	b = slices.Grow(b, len(value)+320)
 	b = append(append(b, `{"value":`...), value...)

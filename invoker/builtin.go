@@ -12,6 +12,7 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
+// errPanic marks the error of a function that panicked.
 var errPanic = errors.New("panic")
 
 // submitBuiltin runs a job whose action is a function of this binary. Such
@@ -24,6 +25,8 @@ func (v *Invoker) submitBuiltin(job whisk.Job) error {
 	}
 	v.calls.Add(1)
 	v.jobs.Add(1)
+	// The queue is never used as one: it only holds what a record says of its
+	// action.
 	e := &entry{job: job, arrived: time.Now()}
 	q := v.newQueue(keyOf(&job.Runnable, job.Namespace), &job.Runnable)
 	v.busy.Go(func() {
@@ -37,6 +40,9 @@ func (v *Invoker) submitBuiltin(job whisk.Job) error {
 	return nil
 }
 
+// runBuiltin calls the function and makes the record, by the same rules as for
+// the answer of a container. The error says that there is no record, because of
+// the stop.
 func (v *Invoker) runBuiltin(q *queue, e *entry) (whisk.Activation, error) {
 	a := &e.job.Runnable.Action
 	t := run{q: q, e: e, start: time.Now(), limit: time.Duration(a.Limits.Timeout) * time.Millisecond}
@@ -55,6 +61,8 @@ func (v *Invoker) runBuiltin(q *queue, e *entry) (whisk.Activation, error) {
 		body, err := v.callBuiltin(ctx, fn, *e.inv, args)
 		late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 		cancel()
+		// The function may have failed for the stop alone: nothing can be said
+		// of it.
 		if v.base.Err() != nil {
 			return whisk.Activation{}, whisk.E(whisk.Unavailable, "run action", errStopped)
 		}
@@ -81,6 +89,7 @@ func (v *Invoker) callBuiltin(ctx context.Context, fn Builtin, inv whisk.Invocat
 		body json.RawMessage
 		err  error
 	}
+	// With room for one, so that a function nobody waits for any more can end.
 	done := make(chan outcome, 1)
 	go func() {
 		defer func() {

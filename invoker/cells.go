@@ -37,10 +37,12 @@ func (s *cellSet) failed(now time.Time) {
 	}
 }
 
-// setCells reads from the runtimes which stem cells to keep.
+// setCells reads from the runtimes which stem cells to keep. An amount of
+// memory that cannot be read asks for no cell.
 func (v *Invoker) setCells() {
 	for _, r := range v.runtimes.All() {
 		for _, c := range r.StemCells {
+			// "256 MB", "256MB" and "256m" are all 256 MiB.
 			digits, _, _ := strings.Cut(strings.TrimSpace(c.Memory), " ")
 			memory, err := strconv.Atoi(strings.TrimRight(digits, "MBmb"))
 			if n := min(c.Count, v.cellMax); err == nil && n > 0 {
@@ -53,8 +55,10 @@ func (v *Invoker) setCells() {
 }
 
 // planCells starts stem cells that are missing, while nothing else needs to be
-// started and there is memory that nobody uses.
+// started and there is memory that nobody uses. The caller holds mu.
 func (v *Invoker) planCells() {
+	// Jobs that wait come first: a cell would take the memory and the start
+	// that they wait for.
 	if v.phase != open || len(v.hungry) > 0 {
 		return
 	}
@@ -70,6 +74,7 @@ func (v *Invoker) planCells() {
 	}
 }
 
+// makeCell starts one cell of set, for which memory was reserved.
 func (v *Invoker) makeCell(set *cellSet, memory int64) {
 	began := time.Now()
 	w, err := v.start(set.spec)
@@ -105,6 +110,7 @@ func (v *Invoker) takeCell(q *queue) *worker {
 	}
 	w := set.idle[0] // the oldest: it has had the most time to settle
 	set.idle = set.idle[1:]
+	// Somebody could use one: the row of failures has ended.
 	set.failures = 0
 	w.cell = nil
 	return w

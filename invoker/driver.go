@@ -19,7 +19,8 @@ type Driver interface {
 	// any other error is ours.
 	Create(ctx context.Context, spec Spec) (Container, error)
 	// Sweep removes what containers of dead processes left behind and returns
-	// how many there were.
+	// how many there were. It runs once, before the first Create, and leaves
+	// alone what a process that still lives has made.
 	Sweep(ctx context.Context) (removed int, err error)
 	// Offers returns nil if containers of this runtime can be made here, else
 	// why not, in a few words for a person. It may take as long as a start, or

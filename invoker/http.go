@@ -75,6 +75,8 @@ func (h *httpRunner) run(until time.Time, body []byte) (answer, error) {
 	return h.post(until, "/run", body)
 }
 
+// post sends a request and reads the answer. It does not try again: whether the
+// server has seen the request is only known when none of it was written.
 func (h *httpRunner) post(until time.Time, path string, body []byte) (answer, error) {
 	conn, err := h.connect(until)
 	if err != nil {
@@ -83,6 +85,8 @@ func (h *httpRunner) post(until time.Time, path string, body []byte) (answer, er
 	if err := conn.SetDeadline(until); err != nil {
 		return answer{}, errUnsent
 	}
+	// Head and body in one write: if that wrote nothing, the server has seen
+	// nothing.
 	msg := make([]byte, 0, len(body)+192)
 	msg = fmt.Appendf(msg, "POST %s HTTP/1.1\r\nHost: action:8080\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
 	if n, err := conn.Write(append(msg, body...)); err != nil {
@@ -114,10 +118,14 @@ func readHTTP(in *bufio.Reader) (a answer, keep bool, err error) {
 		return answer{}, false, err
 	}
 	defer res.Body.Close()
+	// The answer may be chunked or end with the connection: OpenWhisk refuses
+	// these, but nothing is lost by taking them.
 	body, err := io.ReadAll(io.LimitReader(res.Body, whisk.MaxPayload))
 	if err != nil {
 		return answer{}, false, err
 	}
+	// Beyond the limit bytes are only counted. EOF says that all were: then
+	// the connection stands at the next answer and can be used again.
 	more, err := io.CopyN(io.Discard, res.Body, httpDiscard)
 	if err != nil && err != io.EOF {
 		return answer{}, false, err
@@ -125,6 +133,8 @@ func readHTTP(in *bufio.Reader) (a answer, keep bool, err error) {
 	return answer{res.StatusCode, body, len(body) + int(more)}, err == io.EOF && !res.Close, nil
 }
 
+// connect returns the connection that is kept, or a new one if that is too old.
+// errRefused is the only error after which it makes sense to try again.
 func (h *httpRunner) connect(until time.Time) (Conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -160,6 +170,7 @@ func (h *httpRunner) drop() {
 	}
 }
 
+// close also keeps a job that is about to connect from doing so.
 func (h *httpRunner) close() {
 	h.drop()
 	h.mu.Lock()

@@ -34,6 +34,8 @@ type Invoker struct {
 	log      *slog.Logger
 	settings
 
+	// Base ends when nothing may work any more: later than the context of
+	// Run, by the drain time. All that a job waits for is under it.
 	calls  atomic.Int64   // jobs submitted and not done
 	jobs   sync.WaitGroup // the same, to be waited for
 	busy   sync.WaitGroup // goroutines
@@ -41,6 +43,10 @@ type Invoker struct {
 	base   context.Context
 	cancel context.CancelFunc
 
+	// Guards all that follows and the fields of queues, workers and cell sets
+	// that say so. It is never held while a driver, a container or a job's
+	// functions are called: these may take long, and Done may submit another
+	// job.
 	mu      sync.Mutex
 	phase   phase
 	queues  map[key]*queue
@@ -56,6 +62,7 @@ type Invoker struct {
 	recheck *time.Timer
 }
 
+// phase is where the invoker is in its life. It only goes up.
 type phase int
 
 const (
@@ -68,6 +75,8 @@ const (
 // runs reports whether jobs may be given containers.
 func (p phase) runs() bool { return p == open || p == draining }
 
+// errStopped is the cause of every Unavailable of a stop: the job was not run
+// to its end here and may be tried elsewhere, or after a restart.
 var errStopped = errors.New("the invoker was stopped")
 
 // New returns an invoker of containers made by d. Of the runtimes rt it offers
@@ -82,6 +91,8 @@ func New(ctx context.Context, d Driver, rt whisk.Runtimes, code Code, log *slog.
 	for _, o := range opts {
 		o(&v.settings)
 	}
+	// All kinds are asked at once: an answer may take as long as the download
+	// of an image.
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, r := range rt.All() {
@@ -118,6 +129,8 @@ func (v *Invoker) Submit(job whisk.Job) error {
 	k := keyOf(run, job.Namespace)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	// Refused under the same lock that leave takes: a job is either in a queue
+	// before the phase changes, and then handed back, or never accepted.
 	if v.phase > open {
 		return whisk.E(whisk.Unavailable, "submit", errStopped)
 	}
@@ -136,6 +149,9 @@ func (v *Invoker) Busy() int { return int(v.calls.Load()) }
 // Unavailable error, what runs may finish within the drain time, and all
 // containers are removed.
 func (v *Invoker) Run(ctx context.Context) error {
+	// Before any container of this life is made. What a dead process left
+	// behind holds memory that the budget does not know of; that it cannot be
+	// removed is no reason not to serve.
 	if n, err := v.driver.Sweep(ctx); err != nil {
 		v.log.WarnContext(ctx, "sweep of old containers", slog.Any("err", err))
 	} else if n > 0 {
@@ -152,6 +168,8 @@ func (v *Invoker) Run(ctx context.Context) error {
 	v.planCells()
 	v.mu.Unlock()
 
+	// Fine enough for the shortest time set, and at least once a second: the
+	// tick also wakes queues that nothing else would look at.
 	every := time.NewTicker(min(time.Second, max(v.idle/4, time.Millisecond), max(v.grace/2, time.Millisecond)))
 	defer every.Stop()
 	for {
@@ -169,10 +187,13 @@ func (v *Invoker) Run(ctx context.Context) error {
 
 // stop is what follows the end of Run's context.
 func (v *Invoker) stop() {
+	// First the phase, so that nobody adds to what is waited for.
 	for _, e := range v.leave(draining) {
 		v.handBack(e)
 	}
 	drained := make(chan struct{})
+	// WaitGroup has no wait with a limit. The goroutine ends in any case: stop
+	// itself waits for drained at the end.
 	go func() {
 		v.jobs.Wait()
 		close(drained)
@@ -184,6 +205,11 @@ func (v *Invoker) stop() {
 	case <-timer.C:
 		v.log.Warn("activations cut off by the end of the drain time", slog.Int("count", v.Busy()))
 	}
+	// The order matters. Phase closed lets no container go back to its queue;
+	// removing the containers ends the calls of the jobs that run; the end of
+	// base ends what waits for anything else. Only then can every job have
+	// been told its end, and only then is nothing left that could start a
+	// goroutine.
 	back := v.leave(closed)
 	v.mu.Lock()
 	if v.recheck != nil {

@@ -28,6 +28,8 @@ const (
 // logbook collects what a container writes, into the activation that it is
 // open for. What comes while it is closed belongs to the next one.
 type logbook struct {
+	// Pipes and files never change. The goroutines that read, and those that
+	// take, share what is under mu.
 	pipes [2]syscall.RawConn // nil for streams, which mark the end of an activation themselves
 	files [2]io.ReadCloser
 	wait  sync.WaitGroup
@@ -65,7 +67,8 @@ func newLogbook(stdout, stderr io.ReadCloser) *logbook {
 	return l
 }
 
-// close stops reading.
+// close stops reading. Whoever reads wakes with an error, and close returns
+// when they have left.
 func (l *logbook) close() {
 	for _, f := range l.files {
 		f.Close()
@@ -75,6 +78,9 @@ func (l *logbook) close() {
 
 // follow reads stream i to its end, so that its writer never blocks for long.
 func (l *logbook) follow(i int) {
+	// The runtime's poller calls the function when there is something to read.
+	// As it reads under the lock, take can empty the pipe itself: nothing is
+	// ever between the pipe and the lines, where take would miss it.
 	if raw := l.pipes[i]; raw != nil {
 		for ended := false; !ended; {
 			err := raw.Read(func(fd uintptr) bool {
@@ -106,6 +112,7 @@ func (l *logbook) follow(i int) {
 // whether its end was reached. Of a pipe that somebody keeps filling it takes
 // what was there at first, and then some.
 func (l *logbook) readAll(i, fd int) (dry, ended bool) {
+	// One buffer for both streams, as whoever reads holds mu.
 	if l.scratch == nil {
 		l.scratch = make([]byte, 32<<10)
 	}
@@ -150,6 +157,7 @@ func (l *logbook) take() []string {
 	return l.finish()
 }
 
+// drainPipes reads what the pipes hold at this moment. The caller holds mu.
 func (l *logbook) drainPipes() {
 	for i, raw := range l.pipes {
 		if raw != nil {
@@ -163,6 +171,8 @@ func (l *logbook) drainPipes() {
 func (l *logbook) takeMarked(marked bool) (lines []string, complete bool) {
 	quiet, longest := logsQuiet, time.Now().Add(logsLongest)
 	if !marked {
+		// Nobody says where the output ends, so every activation would wait in
+		// vain for as long as the marks may take.
 		quiet, longest = 10*time.Millisecond, time.Now().Add(100*time.Millisecond)
 	}
 	timer := time.NewTimer(quiet)
@@ -176,6 +186,8 @@ func (l *logbook) takeMarked(marked bool) (lines []string, complete bool) {
 		l.mu.Unlock()
 		select {
 		case <-changed:
+			// A stream that moves is still being delivered: the time for
+			// silence begins anew, the longest time does not.
 			timer.Reset(quiet)
 			l.mu.Lock()
 			continue
@@ -189,6 +201,8 @@ func (l *logbook) takeMarked(marked bool) (lines []string, complete bool) {
 	return l.finish(), complete
 }
 
+// finish closes the activation. A line without an end counts as one: what the
+// action wrote last must not turn up in the next record. The caller holds mu.
 func (l *logbook) finish() []string {
 	now := time.Now()
 	for i := range l.streams {
@@ -202,7 +216,8 @@ func (l *logbook) finish() []string {
 	return lines
 }
 
-// add splits data of stream i into lines.
+// add splits data of stream i into lines. Data is only valid during the call.
+// The caller holds mu.
 func (l *logbook) add(i int, data []byte) {
 	s := &l.streams[i]
 	now := time.Now()
@@ -250,6 +265,8 @@ func (l *logbook) line(stream string, text []byte, now time.Time) {
 	}
 	const head = len(logTime) + len(" stdout: ")
 	if room := limit - l.size - head; len(text) > room {
+		// Between activations, what is too much is left out without a word: a
+		// text about it would stand first in somebody's record.
 		if l.limit < 0 {
 			return
 		}
@@ -257,6 +274,7 @@ func (l *logbook) line(stream string, text []byte, now time.Time) {
 		if room > 0 {
 			l.keep(stream, text[:room], now)
 		}
+		// Beyond the limit, which is used up by then.
 		l.keep("stderr", fmt.Appendf(nil, textLogsCut, limit), now)
 		return
 	}
@@ -269,6 +287,7 @@ func (l *logbook) keep(stream string, text []byte, now time.Time) {
 	l.size += len(s)
 }
 
+// logLine is a line as records have it: time, stream, text.
 func logLine(stream string, text []byte, now time.Time) string {
 	var b strings.Builder
 	b.Grow(len(logTime) + len(stream) + len(text) + 3)

@@ -30,7 +30,9 @@ type worker struct {
 	removed bool
 }
 
-// push puts e at the end of q, or straight into a container.
+// push puts e at the end of q, or straight into a container. An idle container
+// is only taken past the queue when nobody waits in it: else a newcomer would
+// overtake. Before Run everything waits. The caller holds mu.
 func (v *Invoker) push(q *queue, e *entry) {
 	if v.phase == open && q.waiting.len() == 0 && len(q.idle) > 0 {
 		v.assign(q.takeIdle(), q, e)
@@ -43,6 +45,9 @@ func (v *Invoker) push(q *queue, e *entry) {
 	}
 }
 
+// noteHungry puts q on the list that pump works through. A queue whose waiting
+// jobs are on no such list would be forgotten until its next job, and its jobs
+// not handed back at the end.
 func (v *Invoker) noteHungry(q *queue) {
 	if !q.hungry {
 		q.hungry = true
@@ -50,6 +55,8 @@ func (v *Invoker) noteHungry(q *queue) {
 	}
 }
 
+// takeIdle returns the container that was used last. The others grow old, so
+// that a queue with little to do shrinks to what it needs.
 func (q *queue) takeIdle() *worker {
 	w := q.idle[len(q.idle)-1]
 	q.idle = q.idle[:len(q.idle)-1]
@@ -64,6 +71,8 @@ func (v *Invoker) pump() {
 		return
 	}
 	now := time.Now()
+	// A queue may have emptied since it was listed: containers that finish
+	// take jobs as well.
 	v.hungry = slices.DeleteFunc(v.hungry, func(q *queue) bool {
 		q.hungry = q.waiting.len() > 0
 		return !q.hungry
@@ -76,6 +85,8 @@ func (v *Invoker) pump() {
 		for q.waiting.len() > 0 && len(q.idle) > 0 {
 			v.assign(q.takeIdle(), q, q.waiting.pop())
 		}
+		// Told by goroutines: a job's Done may take long, and may come back
+		// for the lock.
 		if q.err != nil {
 			for q.waiting.len() > 0 {
 				e := q.waiting.pop()
@@ -90,6 +101,10 @@ func (v *Invoker) pump() {
 				break
 			}
 			if !v.grow(q, now) {
+				// Those behind q would take each piece of memory as it comes
+				// free, and an action of large containers would starve among
+				// small ones. A queue that has a container is served anyway
+				// and reserves nothing.
 				reserved = q.have() == 0
 				unmet = true
 				break
@@ -127,6 +142,7 @@ func (v *Invoker) lookAgain() {
 func (v *Invoker) startTime(q *queue) time.Duration {
 	d := v.startup[q.spec.Kind]
 	if d == 0 {
+		// A guess for a kind of which none was started yet.
 		d = 100 * time.Millisecond
 	}
 	return max(d+q.load, 10*time.Millisecond)
@@ -142,9 +158,13 @@ func (v *Invoker) grow(q *queue, now time.Time) bool {
 	if !v.makeRoom(q, now) {
 		return false
 	}
+	// Counted before the container is there: two of them must not be promised
+	// the same memory.
 	v.used += q.memory
 	v.begun++
 	q.starting++
+	// The job stays in the queue meanwhile. A container that comes free
+	// earlier may take it, and the new one then takes the next.
 	e := q.waiting.first()
 	v.busy.Go(func() { v.create(q, e) })
 	return true
@@ -159,6 +179,8 @@ func (v *Invoker) makeRoom(q *queue, now time.Time) bool {
 	if short <= 0 {
 		return true
 	}
+	// What is being removed will do. Memory is free when a container is gone,
+	// not when its removal begins: until then its processes may still hold it.
 	if short -= v.leaving; short <= 0 {
 		return false
 	}
@@ -172,9 +194,12 @@ func (v *Invoker) makeRoom(q *queue, now time.Time) bool {
 			sum += w.memory
 		}
 	}
+	// All of them would not be enough: then none goes for nothing.
 	if sum < short {
 		return false
 	}
+	// Warm containers go first, the one unused for longest before others, and
+	// stem cells last: a cell serves every action of its kind.
 	slices.SortFunc(list, func(a, b *worker) int {
 		if (a.cell == nil) != (b.cell == nil) {
 			if a.cell == nil {
@@ -217,6 +242,9 @@ func (v *Invoker) create(q *queue, e *entry) {
 	v.used -= q.memory
 	var failed *entry
 	if err != nil && q.have() == 0 && q.waiting.len() > 0 && q.waiting.first() == e {
+		// Only the job that the container was meant for, and only if no other
+		// container can serve it. Otherwise one failed start would fail jobs
+		// that are about to run.
 		failed = q.waiting.pop()
 	}
 	v.forget(q)
@@ -229,6 +257,9 @@ func (v *Invoker) create(q *queue, e *entry) {
 	v.log.Warn("container not started", slog.String("action", q.path), slog.String("kind", q.spec.Kind), slog.Any("err", err))
 	if failed != nil {
 		r := fail(whisk.WhiskError, textProvision)
+		// The driver says so of what the action's developer can mend, such as
+		// an image that cannot be pulled. They are told why; of our own faults
+		// they are told only that there was one.
 		if errors.Is(err, whisk.Invalid) {
 			r = fail(whisk.DeveloperError, whisk.Message(err))
 		}
@@ -244,6 +275,7 @@ func (v *Invoker) start(spec Spec) (*worker, error) {
 	}
 	w := &worker{c: c, spec: spec, memory: int64(spec.Memory) << 20, since: time.Now()}
 	if spec.Launcher == "" {
+		// No launcher: the image serves HTTP.
 		w.speak = &httpRunner{c: c}
 	} else {
 		w.speak = &frameRunner{c: c, native: spec.Launcher == nativeLauncher}
@@ -252,9 +284,13 @@ func (v *Invoker) start(spec Spec) (*worker, error) {
 	ctx, cancel := context.WithTimeout(v.base, startTimeout)
 	defer cancel()
 	defer context.AfterFunc(v.base, w.speak.close)() // nobody waits for it after the end
+	// A launcher must have answered once before the container counts as there.
+	// One that dies while it starts fails here, where nothing of a job is
+	// lost, and a stem cell has its start wholly behind it.
 	if err := w.speak.ready(ctx); err != nil {
 		lines := w.logs.take()
 		v.discard(w)
+		// The last line that it printed is the likeliest to tell why.
 		if len(lines) > 0 {
 			err = errors.Join(err, errors.New(lines[len(lines)-1]))
 		}
@@ -282,6 +318,8 @@ func (v *Invoker) adopt(w *worker, q *queue) {
 		<-w.c.Done()
 		v.mu.Lock()
 		defer v.mu.Unlock()
+		// With a job it is for release to remove it: the job may still be
+		// collecting its logs and the reason of its end.
 		if !w.busy {
 			v.remove(w, "ended")
 			v.pump()
@@ -302,6 +340,9 @@ func (v *Invoker) assign(w *worker, q *queue, e *entry) {
 func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	// The next job of the same queue goes straight into the same container: no
+	// goroutine, no list and no search is between two short jobs. Busy,
+	// working and running stay as they are.
 	if keep && v.phase.runs() && q.waiting.len() > 0 && !w.ended() && !v.yields(q, w) {
 		return q.waiting.pop()
 	}
@@ -326,10 +367,14 @@ func (v *Invoker) release(w *worker, q *queue, keep bool) *entry {
 // yields reports whether w must go because another action has waited for
 // memory much longer than q's next job has waited at all.
 func (v *Invoker) yields(q *queue, w *worker) bool {
+	// The usual case, told without a look at the list: nobody waits, or q
+	// alone does.
 	if len(v.hungry) < 2 && (q.waiting.len() > 0 || len(v.hungry) == 0) {
 		return false
 	}
 	for _, o := range v.hungry {
+		// Only a queue without any container starves. Others are slow at
+		// worst.
 		if o == q || o.have() > 0 || o.waiting.len() == 0 || o.err != nil {
 			continue
 		}
@@ -354,6 +399,8 @@ func (v *Invoker) remove(w *worker, why string) {
 	delete(v.all, w)
 	if w.cell != nil {
 		w.cell.idle = without(w.cell.idle, w)
+		// A cell that ends by itself counts as one that did not start. Else
+		// one whose image ends after a moment would be replaced without end.
 		if why == "ended" {
 			w.cell.failed(time.Now())
 		}
@@ -362,6 +409,7 @@ func (v *Invoker) remove(w *worker, why string) {
 		q.idle = without(q.idle, w)
 		v.forget(q)
 	}
+	// The memory stays counted as used until the container is gone.
 	v.leaving += w.memory
 	v.log.Debug("container removed", slog.String("container", w.c.ID()), slog.String("kind", w.spec.Kind), slog.String("why", why))
 	v.busy.Go(func() {
@@ -381,6 +429,8 @@ func without(list []*worker, w *worker) []*worker {
 
 // discard destroys a container that is in no list.
 func (v *Invoker) discard(w *worker) {
+	// Also after the end of base: a container that is not removed outlives the
+	// server.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.base), removeTimeout)
 	defer cancel()
 	if err := w.c.Remove(ctx); err != nil {
@@ -402,6 +452,8 @@ func (v *Invoker) tend(now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for w := range v.all {
+		// Stem cells do not age: they cost memory alone, and are there to be
+		// taken at once.
 		if w.busy || w.cell != nil {
 			continue
 		}
@@ -419,6 +471,9 @@ func (v *Invoker) tend(now time.Time) {
 // pause stops an idle container. One that does not stop is removed: it might
 // not go on either.
 func (v *Invoker) pause(w *worker) {
+	// Pausing takes a while and is done without the lock. Busy and working
+	// keep the container from being taken, removed or found to be missing
+	// meanwhile.
 	w.busy = true
 	w.q.idle = without(w.q.idle, w)
 	w.q.working++
@@ -433,6 +488,8 @@ func (v *Invoker) pause(w *worker) {
 		if err != nil || v.phase > draining || w.ended() {
 			v.remove(w, "pause")
 		} else {
+			// At the front: those that still run are taken before those that
+			// must be resumed first.
 			w.q.idle = append([]*worker{w}, w.q.idle...)
 		}
 		v.pump()

@@ -10,7 +10,10 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// key tells apart what must not share a container.
+// key tells apart what must not share a container. With the revision in it, an
+// update of the action never meets the code from before. /init puts the init
+// parameters into the environment, where the next job would find them. The
+// records of a queue share what they say of the binding.
 type key struct {
 	namespace string // whose activations they are
 	action    whisk.Name
@@ -19,6 +22,9 @@ type key struct {
 	env       string // hash of the init parameters
 }
 
+// keyOf returns the key of a job as far as it is known before it begins. The
+// payload may still change the init parameters, and the invocation the
+// namespace: see keyOfBegun.
 func keyOf(run *whisk.Runnable, namespace string) key {
 	if namespace == "" {
 		namespace = run.Action.Name.Namespace
@@ -66,6 +72,8 @@ const settle = 50 * time.Millisecond
 // sources.
 type notes struct{ path, kind, limits, binding json.RawMessage }
 
+// queueOf returns the queue of k, which is made if there is none, for jobs like
+// run. The caller holds mu.
 func (v *Invoker) queueOf(k key, run *whisk.Runnable) *queue {
 	if q := v.queues[k]; q != nil {
 		return q
@@ -73,6 +81,8 @@ func (v *Invoker) queueOf(k key, run *whisk.Runnable) *queue {
 	q := v.newQueue(k, run)
 	q.spec, q.err = v.specOf(&run.Action)
 	q.spec.Owner = k.namespace + "/" + run.Action.Name.Entity
+	// Larger than all the memory there is: such a queue would keep it reserved
+	// and wait for ever.
 	if q.err == nil && q.memory > v.memory {
 		r := fail(whisk.WhiskError, textProvision)
 		q.err = &r
@@ -81,6 +91,8 @@ func (v *Invoker) queueOf(k key, run *whisk.Runnable) *queue {
 	return q
 }
 
+// newQueue returns a queue that is in no list. What its records have in common
+// is written once here, not for each of them.
 func (v *Invoker) newQueue(k key, run *whisk.Runnable) *queue {
 	a := &run.Action
 	q := &queue{key: k, path: a.Name.Path(), memory: int64(a.Limits.Memory) << 20}
@@ -121,7 +133,11 @@ func (v *Invoker) specOf(a *whisk.Action) (Spec, *response) {
 		r := fail(whisk.WhiskError, fmt.Sprintf(textNotPresent, kind))
 		return s, &r
 	}
+	// The kind that was found, not the one that was asked for: stem cells are
+	// kept under that name.
 	s.Kind, s.Image, s.Launcher = r.Kind, r.Image.String(), r.Launcher
+	// Our launchers need no marks: their output is there before their answer.
+	// OpenWhisk's default for other images is that they print them.
 	s.Marked = r.Launcher == "" && (r.Sentinelled == nil || *r.Sentinelled)
 	return s, nil
 }
@@ -140,6 +156,8 @@ func imageName(image string) string {
 			image = image[len(prefix):]
 		}
 	}
+	// Not beyond the last slash: a colon before that belongs to a registry's
+	// port.
 	for i := len(image) - 1; i >= 0 && image[i] != '/'; i-- {
 		if image[i] == ':' || image[i] == '@' {
 			image = image[:i]
@@ -170,9 +188,14 @@ func (q *queue) want(now time.Time, start time.Duration, cores int) int {
 		// Nothing is known of it: processors are all that can be used well.
 		return min(n-q.starting, cores-have)
 	}
+	// Jobs that compute take longer the more of them share the processors. A
+	// further container would slow the others by what it gains, and its memory
+	// is lost to other actions.
 	if have >= cores && q.calm > 0 && q.mean > q.calm+q.calm/2 {
 		return 0
 	}
+	// How many jobs the containers at hand finish while a new one would start:
+	// those need no new one.
 	soon := int(int64(have) * int64(start) / int64(each+1))
 	if n <= soon {
 		return 0
@@ -185,11 +208,15 @@ func (q *queue) want(now time.Time, start time.Duration, cores int) int {
 		}
 		return 1
 	}
+	// The rest would have to wait for longer than a start. To be through with
+	// it in about the time of a start takes late*each/start containers, and
+	// never more than one for each of these jobs.
 	late := n - soon
 	return min(late-q.starting, int(int64(late)*int64(each)/int64(start))+1)
 }
 
-// ran tells q how long a job held its container.
+// ran tells q how long a job held its container. Calm says that no more jobs
+// ran than there are processors, so that d is what the job takes by itself.
 func (q *queue) ran(d time.Duration, calm bool) {
 	q.mean = average(q.mean, d)
 	if calm {
@@ -200,6 +227,7 @@ func (q *queue) ran(d time.Duration, calm bool) {
 // average is an exponential moving one over the last ten or so.
 func average(mean, d time.Duration) time.Duration {
 	if mean == 0 {
+		// Never 0, which stands for nothing known.
 		return max(d, 1)
 	}
 	return max(mean+(d-mean)/10, 1)
@@ -233,7 +261,9 @@ func (s startTimes) beyond(now time.Time, d time.Duration) (n int, longest time.
 	return n, longest
 }
 
-// fifo is a queue of entries that can be put back at its front.
+// fifo is a queue of entries that can be put back at its front. Len counts from
+// head: what was taken leaves a gap in front, which costs less than moving the
+// rest at each pop, and lets put back into it for free.
 type fifo struct {
 	list []*entry
 	head int
@@ -246,10 +276,13 @@ func (f *fifo) push(e *entry) { f.list = append(f.list, e) }
 
 func (f *fifo) pop() *entry {
 	e := f.list[f.head]
+	// The array must not keep a finished job, and its payload, alive.
 	f.list[f.head] = nil
 	f.head++
 	if f.head == len(f.list) {
 		f.list, f.head = f.list[:0], 0
+		// Only when more than half is gap: each entry is then moved once at most
+		// on the average, however long the queue is.
 	} else if f.head > 64 && f.head > len(f.list)/2 {
 		n := copy(f.list, f.list[f.head:])
 		clear(f.list[n:])

@@ -30,6 +30,8 @@ func (v *Invoker) serve(w *worker, q *queue, e *entry) {
 		began := time.Now()
 		v.mu.Lock()
 		q.started.add(began)
+		// It is asked for here: a stop must not take it for a job that has not
+		// begun.
 		e.beginning.asked = true
 		v.beginAhead(q)
 		calm := v.running <= v.cores
@@ -44,12 +46,16 @@ func (v *Invoker) serve(w *worker, q *queue, e *entry) {
 		}
 		w.used = w.used || w.loaded // the first job's time holds an init: it tells nothing of the next
 		v.mu.Unlock()
+		// Before the job is told its end, which may wait for the record to be
+		// stored: the container need not be idle for so long.
 		next := v.release(w, q, f.keep)
 		switch {
 		case f.moved:
 		case next == nil:
 			v.done(e, f.record, f.err)
 		default:
+			// Its own variable, as e is the next job by the time that the crew
+			// runs this.
 			last := e
 			v.crew.do(func() { v.done(last, f.record, f.err) }, v.busy.Go)
 		}
@@ -64,7 +70,8 @@ func (v *Invoker) done(e *entry, a whisk.Activation, err error) {
 	v.jobs.Done()
 }
 
-// refuse ends a job that got no container.
+// refuse ends a job that got no container. It begins first all the same: a job
+// that was accepted has an activation, and the record needs its ID.
 func (v *Invoker) refuse(q *queue, e *entry, r response) {
 	if err := v.begin(e); err != nil {
 		v.done(e, whisk.Activation{}, err)
@@ -77,6 +84,8 @@ func (v *Invoker) refuse(q *queue, e *entry, r response) {
 
 // attempt has w run e.
 func (v *Invoker) attempt(w *worker, q *queue, e *entry) fate {
+	// Paused is read without the lock: the container is this job's, and no
+	// other goroutine touches what is only its.
 	if w.paused {
 		ctx, cancel := context.WithTimeout(v.base, pauseTimeout)
 		err := w.c.Resume(ctx)
@@ -95,6 +104,8 @@ func (v *Invoker) attempt(w *worker, q *queue, e *entry) fate {
 		t := run{q: q, e: e, start: time.Now(), end: time.Now(), response: fail(whisk.WhiskError, whisk.Message(err))}
 		return fate{record: t.record(), keep: true}
 	}
+	// Only now is the payload known. The container is kept: it has seen
+	// nothing of the job.
 	if k := v.keyOfBegun(q, e, env); k != q.key {
 		v.mu.Lock()
 		defer v.mu.Unlock()
@@ -108,9 +119,13 @@ func (v *Invoker) attempt(w *worker, q *queue, e *entry) fate {
 	if err != nil {
 		return v.putBack(q, e)
 	}
+	// The container was killed by the stop, which says nothing about the
+	// action: the caller is to run it again.
 	if v.stopped() && t.lost {
 		return fate{err: whisk.E(whisk.Unavailable, "run action", errStopped)}
 	}
+	// As OpenWhisk does. After a fault of the developer's, such as an
+	// exception, the code may be left in any state.
 	keep := t.outcome == whisk.Success || t.outcome == whisk.ApplicationError
 	return fate{record: t.record(), keep: keep && !t.lost}
 }
@@ -134,7 +149,8 @@ func (v *Invoker) putBack(q *queue, e *entry) fate {
 	return v.move(q, e, false)
 }
 
-// move puts e back into q, or hands it back if the invoker stops.
+// move puts e back into q, or hands it back if the invoker stops. By its
+// arrival, so that it is no worse off than before. The caller holds mu.
 func (v *Invoker) move(q *queue, e *entry, keep bool) fate {
 	if v.phase == closed {
 		v.forget(q)
@@ -181,11 +197,15 @@ func (v *Invoker) perform(w *worker, t *run, value json.RawMessage, env map[stri
 	if v.mint != nil && a.Annotations.Truthy("provide-api-key") {
 		until := now.Add(t.limit)
 		if !w.loaded {
+			// /init and /run have the whole limit each.
 			until = until.Add(t.limit)
 		}
 		c.key = v.mint(inv, until)
 	}
 	logLimit := a.Limits.Logs << 20
+	// What a container prints before its first job is of its start and
+	// concerns nobody's activation. Between jobs of one action it is that
+	// action's, as of children that go on after the answer.
 	w.logs.open(logLimit, !w.loaded)
 	if !w.loaded {
 		t.loaded, t.start = true, now
@@ -199,6 +219,8 @@ func (v *Invoker) perform(w *worker, t *run, value json.RawMessage, env map[stri
 	c.deadline = now.Add(t.limit)
 	ans, err := w.speak.run(c.deadline, c.body(nil, value))
 	t.end = time.Now()
+	// After an /init in the same activation the code did run: then this is a
+	// failure of the action, told below, and no case for another container.
 	if errors.Is(err, errUnsent) && !t.loaded {
 		w.logs.take()
 		return err
@@ -233,6 +255,8 @@ func (v *Invoker) load(w *worker, t *run, a *whisk.Action, env map[string]string
 	t.end = time.Now()
 	t.load = t.end.Sub(t.start)
 	switch {
+	// One container may have ended unnoticed. Were there no bound, a job whose
+	// containers all end at once would try one after the other for ever.
 	case errors.Is(err, errUnsent) && !t.e.again:
 		t.e.again = true
 		return false, err
@@ -258,6 +282,7 @@ func (v *Invoker) load(w *worker, t *run, a *whisk.Action, env map[string]string
 // codeOf returns the code of an action; nil for an image without any.
 func (v *Invoker) codeOf(a *whisk.Action) (*string, error) {
 	if a.Exec.Code != "" || a.Exec.Digest == "" {
+		// Not the empty string: such an image is sent no code member at all.
 		if a.Exec.Code == "" && a.Exec.Kind == whisk.KindBlackbox {
 			return nil, nil
 		}
@@ -271,11 +296,14 @@ func (v *Invoker) codeOf(a *whisk.Action) (*string, error) {
 // did.
 func (v *Invoker) conclude(w *worker, t *run, logLimit int) {
 	complete := true
+	// The container ended while it had the job. A limit that was reached is
+	// our own doing and needs no reason.
 	if t.lost && !t.late {
 		ctx, cancel := context.WithTimeout(v.base, endingWait)
 		how := w.c.Ending(ctx)
 		cancel()
 		t.logs = w.collect(false)
+		// 134 is SIGABRT, by which V8 ends itself.
 		if how.OutOfMemory || how.ExitCode == 134 && heapSpent(t.logs) {
 			t.response = fail(whisk.DeveloperError, textMemory)
 		}
@@ -296,6 +324,7 @@ func (v *Invoker) conclude(w *worker, t *run, logLimit int) {
 	}
 }
 
+// collect takes the logs of a container that will print no more.
 func (w *worker) collect(marked bool) []string {
 	if w.spec.Launcher != "" {
 		return w.logs.take()
@@ -323,6 +352,8 @@ func (t *run) record() whisk.Activation {
 	if t.loaded && t.ran {
 		first = first.Add(-t.load)
 	}
+	// Waiting is counted from where the event was accepted, not from its
+	// arrival here; what has no such time was first seen here.
 	received := inv.Received
 	if received.IsZero() {
 		received = t.e.arrived

@@ -33,8 +33,8 @@ var (
 	errUnsent = errors.New("the container was gone before it was asked")
 )
 
-// statusGone is how a container says that it will not take the request, nor
-// any other.
+// statusGone is how a container says that it will not take the request, nor any
+// other. OpenWhisk's proxies say so while they shut down.
 const statusGone = 503
 
 // initRequest is what /init is given.
@@ -77,6 +77,8 @@ func (f *frameRunner) ready(ctx context.Context) error {
 	return err
 }
 
+// send writes one frame. Its error tells whether the other side may have seen
+// some of it: only what was not sent at all may be sent to somebody else.
 func (f *frameRunner) send(until time.Time, k launcher.Kind, parts ...[]byte) error {
 	if err := f.conn.SetDeadline(until); err != nil {
 		return errUnsent
@@ -89,16 +91,22 @@ func (f *frameRunner) send(until time.Time, k launcher.Kind, parts ...[]byte) er
 	switch {
 	case err == nil:
 		return nil
+	// A deadline that passed with nothing written is no sign of a dead
+	// container: it may hang and still read what the pipe holds.
 	case n == 0 && !errors.Is(err, os.ErrDeadlineExceeded):
 		return errUnsent
 	}
 	return timedOut(err)
 }
 
+// ask sends a request and waits for its answer. After an error the stream may
+// be in the middle of a frame, so the container must not be asked again.
 func (f *frameRunner) ask(until time.Time, k launcher.Kind, body []byte) (answer, error) {
 	if err := f.send(until, k, body); err != nil {
 		return answer{}, err
 	}
+	// Two bytes of status come before the body. What is too long is read to
+	// its end, so that the next answer can be found.
 	k, b, size, err := f.in.Next(whisk.MaxPayload + 2)
 	if err != nil {
 		return answer{}, timedOut(err)
@@ -123,6 +131,9 @@ func (f *frameRunner) init(until time.Time, req initRequest) (answer, error) {
 			}
 			return f.send(until, launcher.File, head, []byte{'\n'}, content)
 		})
+		// A fault of the code is answered as a container would have: what
+		// follows need not know who found it. The files sent so far do no
+		// harm, as the container is dropped.
 		var bad codeError
 		if errors.As(err, &bad) {
 			body := errorResult(quote(textInit + ": " + bad.Error()))
@@ -152,6 +163,7 @@ func (f *frameRunner) close() {
 	}
 }
 
+// timedOut gives the deadline's error our name and leaves others alone.
 func timedOut(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errTimeout

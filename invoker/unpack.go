@@ -18,6 +18,9 @@ import (
 
 // Bounds of what an archive may unpack to.
 const (
+	// A few MiB of archive can hold any number of bytes of the same kind, or
+	// of empty files: both would fill the memory or the disk of whoever
+	// unpacks them.
 	maxUnpacked = 512 << 20 // bytes
 	maxFiles    = 50_000
 	filePart    = 1 << 20 // bytes of content in one frame
@@ -46,6 +49,7 @@ func unpack(code string, binary bool, put emit) error {
 	}
 	u := &unpacker{put: put, room: maxUnpacked}
 	switch {
+	// The second is how an archive without any file begins.
 	case bytes.HasPrefix(data, []byte("PK\x03\x04")), bytes.HasPrefix(data, []byte("PK\x05\x06")):
 		return u.zip(data)
 	case bytes.HasPrefix(data, []byte{0x1f, 0x8b}):
@@ -54,12 +58,17 @@ func unpack(code string, binary bool, put emit) error {
 			return badCode("the archive is damaged: %v", err)
 		}
 		return u.tar(z)
+	// A tar archive has its magic word at 257, behind the fields of the first
+	// file.
 	case len(data) > 262 && string(data[257:262]) == "ustar":
 		return u.tar(bytes.NewReader(data))
 	}
 	return u.file("exec", 0o755, bytes.NewReader(data))
 }
 
+// unpacker checks an archive and passes its files on, a piece at a time. Pieces
+// that were passed on before a fault was found are not taken back: the launcher
+// gets no Init, and its container goes.
 type unpacker struct {
 	put   emit
 	room  int64 // bytes that may still come
@@ -69,6 +78,8 @@ type unpacker struct {
 
 func (u *unpacker) zip(data []byte) error {
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	// The library's own warning is of paths that clean refuses as well, in our
+	// words.
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
 		return badCode("the archive is damaged: %v", err)
 	}
@@ -85,6 +96,8 @@ func (u *unpacker) zip(data []byte) error {
 			return badCode("%q in the archive cannot be read: %v", f.Name, err)
 		}
 		if mode&fs.ModeSymlink != 0 {
+			// A zip holds the target as content. Paths end at 4096 bytes with
+			// the kernel.
 			target, rerr := io.ReadAll(io.LimitReader(r, 4096))
 			if err = rerr; err == nil {
 				err = u.link(f.Name, string(target))
@@ -114,8 +127,11 @@ func (u *unpacker) tar(r io.Reader) error {
 			err = u.file(h.Name, fs.FileMode(h.Mode).Perm(), t)
 		case tar.TypeSymlink:
 			err = u.link(h.Name, h.Linkname)
+		// Folders are made for the files in them, so that an empty one is not
+		// made.
 		case tar.TypeDir, tar.TypeXGlobalHeader:
 			_, err = u.clean(h.Name)
+		// Devices, pipes and hard links. The last could name a file outside.
 		default:
 			err = badCode("%q in the archive is neither a file, a folder nor a symbolic link", h.Name)
 		}
@@ -125,7 +141,9 @@ func (u *unpacker) tar(r io.Reader) error {
 	}
 }
 
-// clean checks that a path stays inside and does not go through a link.
+// clean checks that a path stays inside and does not go through a link. A
+// backslash is refused, as some tools that write archives separate folders by
+// it.
 func (u *unpacker) clean(name string) (string, error) {
 	p := path.Clean(strings.TrimSuffix(name, "/"))
 	if name == "" || path.IsAbs(name) || strings.ContainsAny(name, "\\\x00") || p == ".." || strings.HasPrefix(p, "../") {
@@ -185,6 +203,8 @@ func (u *unpacker) file(name string, mode fs.FileMode, r io.Reader) error {
 	if err := u.count(); err != nil {
 		return err
 	}
+	// The owner must be able to write: further pieces are appended when the
+	// mode is set already.
 	h := launcher.FileHeader{Path: p, Mode: uint32(mode | 0o600)}
 	var buf bytes.Buffer
 	for {
@@ -196,6 +216,8 @@ func (u *unpacker) file(name string, mode fs.FileMode, r io.Reader) error {
 		if u.room -= n; u.room < 0 {
 			return badCode("the archive unpacks to more than %d MiB", maxUnpacked>>20)
 		}
+		// A file without content is passed on once; one whose length is a
+		// multiple of a piece needs no empty piece at its end.
 		if n > 0 || !h.Append {
 			if err := u.put(h, buf.Bytes()); err != nil {
 				return err
