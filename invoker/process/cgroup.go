@@ -50,8 +50,11 @@ func makeCgroups(name, member, mounts string) (_ *cgroups, err error) {
 			}
 		}
 	}
+	// The prefix tells people whose it is.
 	name = "millrace-" + name
 	points := cgroupMounts(mounts)
+	// Version 1 first: where both are mounted, the memory controller belongs
+	// to the one that lists it.
 	if at, ok := points["memory"]; ok {
 		g := &cgroups{}
 		if g.memory, err = makeGroup(at, own["memory"], name); err != nil {
@@ -75,6 +78,9 @@ func makeCgroups(name, member, mounts string) (_ *cgroups, err error) {
 // controllers: our own group, or the one above it.
 func findUnified(at, own, name string) (*cgroups, error) {
 	err := errors.New("control groups cannot be written")
+	// A group that holds processes cannot hand controllers to groups below it,
+	// so below our own it only works where that is the root. The one above is
+	// ours to write where the machine's manager has delegated it.
 	for _, parent := range []string{filepath.Join(at, own), filepath.Join(at, filepath.Dir(own))} {
 		_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+memory +pids"), 0o644)
 		dir := filepath.Join(parent, name)
@@ -112,6 +118,8 @@ func cgroupMounts(mountinfo string) map[string]string {
 	return points
 }
 
+// makeGroup makes a group for all containers below our own group of one
+// controller of version 1.
 func makeGroup(at, own, name string) (string, error) {
 	dir := filepath.Join(at, own)
 	if _, err := os.Stat(dir); err != nil {
@@ -154,11 +162,16 @@ func (g *cgroups) make(id string, memory int64) (_ *group, err error) {
 	}
 	limit := strconv.FormatInt(memory, 10)
 	if g.v2 {
+		// One folder has all controllers.
 		out.pids, out.frozen = out.memory, out.memory
 		if err := write(out.memory, "memory.max", limit); err != nil {
 			return nil, err
 		}
+		// With swap, the limit would not bound what is used in all. Where swap
+		// is not accounted for there is no such file.
 		_ = write(out.memory, "memory.swap.max", "0")
+		// Else the kernel would end one process, and the action might go on
+		// without it.
 		_ = write(out.memory, "memory.oom.group", "1")
 	} else {
 		if err := write(out.memory, "memory.limit_in_bytes", limit); err != nil {
@@ -176,6 +189,8 @@ func write(dir, file, text string) error {
 	return os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644)
 }
 
+// add puts a process into the group, with all that it will fork. Its earlier
+// children stay where they are, so it is called before there are any.
 func (g *group) add(pid int) error {
 	for _, d := range g.dirs {
 		if err := write(d, "cgroup.procs", strconv.Itoa(pid)); err != nil {
@@ -206,6 +221,8 @@ func (g *group) outOfMemory() bool {
 
 func (g *group) freezes() bool { return g.frozen != "" }
 
+// freeze stops or continues all processes of the group at once. The kernel may
+// still be at it when the call returns.
 func (g *group) freeze(on bool) error {
 	file, text := "freezer.state", "THAWED"
 	if g.v2 {
@@ -220,6 +237,8 @@ func (g *group) freeze(on bool) error {
 // kill kills what is in the group. Frozen processes do not die before they go
 // on.
 func (g *group) kill() {
+	// Signals first: they wait for the thaw, so nothing runs in between that
+	// could fork.
 	killAll(g.members())
 	for _, d := range g.dirs { // at most one has either
 		thaw(d, "freezer.state", "THAWED")
@@ -233,6 +252,8 @@ func thaw(dir, file, text string) {
 	}
 }
 
+// members returns the processes of the group; none if it is gone. All folders
+// list the same ones.
 func (g *group) members() []int {
 	var out []int
 	for _, d := range g.dirs[:min(1, len(g.dirs))] {
@@ -252,6 +273,8 @@ func (g *group) members() []int {
 // remove removes the group once its processes are gone: those too that were
 // forked while the others were killed.
 func (g *group) remove() error {
+	// The kernel refuses to remove a group that has a process, be it a dead
+	// one that nobody has waited for.
 	gone(func() []int {
 		left := g.members()
 		killAll(left)

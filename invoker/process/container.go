@@ -19,6 +19,7 @@ import (
 	"github.com/millrace/millrace/invoker"
 )
 
+// removeTimeout bounds the end of a container that nobody waits for.
 const removeTimeout = 10 * time.Second
 
 // container is a launcher and all processes that it has made.
@@ -44,7 +45,8 @@ type container struct {
 
 var _ invoker.Container = (*container)(nil)
 
-// spawn starts command in a container.
+// spawn starts command in a container. What was made before an error is taken
+// back.
 func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *container, err error) {
 	d.mu.Lock()
 	if d.closed {
@@ -83,6 +85,7 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 		if err := os.Mkdir(c.work, 0o700); err != nil {
 			return nil, err
 		}
+		// The launcher runs as nobody and writes here.
 		if p.Root {
 			if err := os.Chown(c.work, nobody, nobody); err != nil {
 				return nil, err
@@ -101,7 +104,9 @@ func (d *Driver) spawn(spec invoker.Spec, command, expose []string) (_ *containe
 	return c, c.start(string(text))
 }
 
-// env is the environment that the launcher starts with: nothing of ours.
+// env is the environment that the launcher starts with: nothing of ours. The
+// server's own environment may hold keys. PATH begins with the interpreter's
+// folder, so that a program that the action starts by name finds the same one.
 func (d *Driver) env(c *container, spec invoker.Spec, program string) []string {
 	home := "/tmp"
 	if d.bare != nil {
@@ -117,7 +122,10 @@ func (d *Driver) env(c *container, spec invoker.Spec, program string) []string {
 	return env
 }
 
-// start runs the shim, puts it under the limits and lets it go on.
+// start runs the shim, puts it under the limits and lets it go on. The order
+// matters: the shim waits at the gate, a pipe in the place of its standard
+// input, until it is in its control group and its note is on disk. So no moment
+// of the action is without limits, and none is unknown to a later sweep.
 func (c *container) start(text string) error {
 	var theirs [5]*os.File // stdin, requests, answers, stdout, stderr
 	defer func() {
@@ -138,11 +146,13 @@ func (c *container) start(text string) error {
 		if err != nil {
 			return err
 		}
+		// Only requests go from us to them.
 		if i == 0 {
 			r, w = w, r
 		}
 		c.files[i], theirs[i+1] = r, w
 	}
+	// Theirs are 0 the gate, 1 and 2 the output, 3 and 4 requests and answers.
 	attr := &os.ProcAttr{
 		Files: []*os.File{theirs[0], theirs[3], theirs[4], theirs[1], theirs[2]},
 		Env:   []string{}, Dir: "/", Sys: c.d.sysProcAttr(),
@@ -172,6 +182,9 @@ func (c *container) start(text string) error {
 	return err
 }
 
+// sysProcAttr says how the shim is started. It is root in its own user
+// namespace, mapped to this user, which lets it mount; nobody is mapped only
+// where this process is root and so may map others.
 func (d *Driver) sysProcAttr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal(d.bare == nil)}
 	if d.bare != nil {
@@ -199,6 +212,7 @@ func (c *container) wait() {
 			c.code = 128 + int(ws.Signal())
 		}
 	}
+	// After the code is set: whoever sees done closed may read it.
 	close(c.done)
 }
 
@@ -232,6 +246,8 @@ func (c *container) Logs() (stdout, stderr io.ReadCloser) { return c.files[2], c
 func (c *container) firstOutput() string {
 	var out bytes.Buffer
 	for _, f := range c.files[2:] {
+		// A child that is left may still hold the pipe open: there would be no
+		// end of it.
 		_ = f.SetReadDeadline(time.Now().Add(time.Second))
 		_, _ = io.CopyN(&out, f, 4096) // whatever there is
 	}
@@ -331,6 +347,7 @@ func (c *container) kill() {
 	// Here the first process ends when all others have: were it killed, they
 	// would be lost to us.
 	killAll(descendants(c.pid))
+	// It does the same from its side, and takes what is forked meanwhile.
 	_ = c.proc.Signal(syscall.SIGTERM)
 }
 
@@ -343,6 +360,8 @@ func (c *container) clean() error {
 	if c.work != "" {
 		errs = append(errs, os.RemoveAll(c.work))
 	}
+	// The note after the group and the folder: if those cannot be removed
+	// here, or the server ends in between, a sweep still can.
 	if err := os.Remove(c.notePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}

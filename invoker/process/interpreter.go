@@ -47,6 +47,8 @@ type language struct {
 	major    bool     // the next major version is another language
 }
 
+// The second line of what they print is the version; from the third on are
+// folders that the interpreter needs.
 var languages = map[string]language{
 	launcher.Python: {
 		family: "python", programs: []string{"python3", "python"}, major: true,
@@ -69,6 +71,8 @@ func (d *Driver) interpreter(ctx context.Context, name, kind string) *interprete
 		d.kinds[name+":"+wants] = in
 	}
 	d.mu.Unlock()
+	// Outside the lock, as to look may take seconds. What is found, or not,
+	// holds for the driver's life.
 	in.once.Do(func() { in.found, in.err = d.look(ctx, name, wants) })
 	return in
 }
@@ -80,6 +84,7 @@ func wanted(name, kind string) string {
 	if family != languages[name].family {
 		return "" // the version is that of something else
 	}
+	// Of "3-ml" or "default" only the leading number counts.
 	end := strings.IndexFunc(version, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
 	if end >= 0 {
 		version = version[:end]
@@ -145,12 +150,16 @@ func (d *Driver) candidates(l language, wants string) []string {
 	for _, p := range programs {
 		for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), d.folders...) {
 			path := filepath.Join(dir, p)
+			// A relative folder in PATH would mean another place for a
+			// container.
 			if !filepath.IsAbs(path) || len(out) == maxTried {
 				continue
 			}
+			// It must be a file that may be run.
 			if _, err := exec.LookPath(path); err != nil {
 				continue
 			}
+			// Many names lead to one program: it is asked once.
 			if r, err := filepath.EvalSymlinks(path); err == nil && !real[r] {
 				real[r] = true
 				out = append(out, path)
@@ -165,6 +174,7 @@ func (d *Driver) ask(ctx context.Context, path string, l language) (found, error
 	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, l.ask...)
+	// The container will not have these options either.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NODE_OPTIONS=") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a script has started ends with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -216,6 +226,8 @@ func (l language) fits(version, wants string) error {
 		switch {
 		case h == n:
 			continue
+		// Newer is good enough below the first number, and above it where
+		// major versions are one language.
 		case h < n || i == 0 && l.major:
 			return fmt.Errorf("it is version %s, not %s", version, wants)
 		}
@@ -248,13 +260,15 @@ func (d *Driver) try(ctx context.Context, in found, name string) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("in a container it did not answer within %v", d.patience)
 	case err != nil:
+		// So that its output has an end.
 		c.kill()
 		return fmt.Errorf("in a container it does not start: %s", cmp.Or(lastLine(c.firstOutput()), err.Error()))
 	}
 	return nil
 }
 
-// head keeps the first bytes that are written to it.
+// head keeps the first bytes that are written to it. A program that prints
+// without end does not fill the memory.
 type head []byte
 
 func (h *head) Write(p []byte) (int, error) {

@@ -22,6 +22,8 @@ const (
 // they stay root's.
 func (d *Driver) becomeNobody(ctx context.Context) error {
 	var st unix.Statfs_t
+	// The launchers are scripts for interpreters, but the action's own
+	// programs must be able to run there.
 	if err := unix.Statfs(os.TempDir(), &st); err != nil || st.Flags&unix.ST_NOEXEC != 0 {
 		return nil //nolint:nilerr // then not
 	}
@@ -29,10 +31,14 @@ func (d *Driver) becomeNobody(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // then not
 	}
+	// The link tells a later sweep of the folder. Others may pass through the
+	// folder by name but not list it.
 	if err := errors.Join(os.Symlink(dir, filepath.Join(d.dir, publicLink)), os.Chmod(dir, 0o711), writeLaunchers(dir)); err != nil { //nolint:gosec // that is what it is for
 		return err
 	}
 	d.public = dir
+	// Root may lack the right to become another user, as in some containers:
+	// only a try shows it.
 	if err := d.probe(ctx); err != nil {
 		d.public = ""
 		return removePublic(d.dir)
@@ -52,6 +58,7 @@ func (d *Driver) home() string {
 func removePublic(instance string) error {
 	link := filepath.Join(instance, publicLink)
 	dir, err := os.Readlink(link)
+	// The name is checked, as everything in it is removed.
 	if err != nil || !strings.HasPrefix(filepath.Base(dir), publicPrefix) {
 		return nil //nolint:nilerr // there is none
 	}

@@ -8,11 +8,13 @@ import (
 	"strings"
 )
 
-// descendants returns the processes that pid has made, and theirs. In a pid
-// namespace those whose parent has ended are children of its first process.
-// Without one they are lost to us once they leave the session.
+// descendants returns the processes that pid has made, and theirs. For the
+// first process of a container that is all of them: those whose parent has
+// ended become its children, in a pid namespace by the kernel's rules, without
+// one by keepTree's. What is forked meanwhile may be missing.
 func descendants(pid int) []int {
 	var out []int
+	// Each thread has children of its own.
 	for _, t := range entries(fmt.Sprintf("/proc/%d/task", pid)) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t))
 		if err != nil {
@@ -27,6 +29,8 @@ func descendants(pid int) []int {
 	return out
 }
 
+// entries returns the names in a folder, in no order; none if it cannot be
+// read.
 func entries(dir string) []string {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -8,9 +8,9 @@
 // the machine, without the home folder, and with a /tmp in memory; where
 // control groups can be written, they bound its memory and the number of its
 // processes. What is missing is replaced: a process group for the namespaces,
-// looking at the memory in use ten times a second for the control groups.
-// Without namespaces actions of an ordinary user are that user's, those of root
-// still nobody's. Describe says which it is.
+// looking at the memory in use ten or more times a second for the control
+// groups. Without namespaces actions of an ordinary user are that user's, those
+// of root still nobody's. Describe says which it is.
 //
 // However much that is, an action has no rights of root's and cannot get any
 // (no_new_privs). System calls are not filtered: what the kernel offers to a
@@ -88,6 +88,7 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 		kinds: map[string]*interpreter{}, open: map[*container]struct{}{}, folders: o.folders,
 		patience: cmp.Or(o.patience, answerTime),
 	}
+	// After those of PATH, as a service may be started with hardly any.
 	if d.folders == nil {
 		d.folders = []string{"/usr/local/bin", "/usr/bin", "/bin"}
 	}
@@ -101,6 +102,9 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 		d.hide = append(d.hide, home)
 	}
 	for _, dir := range d.hide {
+		// An interpreter may have been installed with the home folder, or with
+		// .local there, as its prefix. To show all of that would show what is
+		// to be hidden.
 		d.private = append(d.private, dir, filepath.Join(dir, ".local"))
 	}
 	// The kernel kills a container when the thread that started it ends, so
@@ -162,12 +166,16 @@ func writeLaunchers(dir string) error {
 	return nil
 }
 
-// probe runs an empty program in a container.
+// probe runs an empty program in a container. Whether the kernel allows a
+// container can't be told from its version or its settings alone, so one is
+// made. 42 is a code that nothing else in its start ends with.
 func (d *Driver) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	c, err := d.spawn(invoker.Spec{Kind: "probe", Memory: 64}, []string{"/bin/sh", "-c", "exit 42"}, nil)
 	switch {
+	// What the kernel says is translated: its own words for these mean
+	// something else to people.
 	case errors.Is(err, unix.ENOSPC):
 		return errors.New("the kernel's limit of user namespaces, user.max_user_namespaces, is reached")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -179,6 +187,7 @@ func (d *Driver) probe(ctx context.Context) error {
 	}
 	defer c.drop(ctx)
 	if e := c.Ending(ctx); e.ExitCode != 42 {
+		// The shim has told what it could not do.
 		return fmt.Errorf("%s", strings.TrimSpace(c.firstOutput()))
 	}
 	return nil
@@ -192,6 +201,8 @@ func (d *Driver) Close() error {
 		d.mu.Unlock()
 		return nil
 	}
+	// Set before the list is read: what is made later is refused, not left
+	// over.
 	d.closed = true
 	var left []*container
 	for c := range d.open {
@@ -209,6 +220,7 @@ func (d *Driver) Close() error {
 	if d.groups != nil {
 		errs = append(errs, d.groups.remove())
 	}
+	// The lock last: until then nobody sweeps what is being removed here.
 	errs = append(errs, removePublic(d.dir), os.RemoveAll(d.dir), d.lock.Close())
 	return errors.Join(errs...)
 }

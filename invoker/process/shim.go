@@ -23,7 +23,8 @@ const nobody = 65534
 // ownFolders are those of which a container has its own, in memory.
 var ownFolders = []string{"/tmp", "/var/tmp", "/dev/shm"}
 
-// plan is what a shim is told.
+// plan is what a shim is told. It travels as an argument, so it holds no
+// secrets: others on the machine can read it.
 type plan struct {
 	Command []string `json:"command"`
 	Env     []string `json:"env"`
@@ -56,6 +57,9 @@ func MaybeShim() {
 // and for every orphan, and its end is the end of them all.
 const initScript = `"$@" & p=$!; exec 3<&- 4>&-; wait $p`
 
+// runShim turns this process into the container that text describes. It returns
+// only with an error. The order matters: what mounts and limits need, drop
+// gives up for good.
 func runShim(text string) error {
 	runtime.LockOSThread() // rights belong to threads
 	var p plan
@@ -80,9 +84,11 @@ func runShim(text string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid new rights: %w", err)
 	}
+	// Set again: the kernel forgets it when the user changes.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(deathSignal(p.Isolate)), 0, 0, 0); err != nil {
 		return fmt.Errorf("end with the driver: %w", err)
 	}
+	// The gate gives way to an empty input.
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -118,6 +124,7 @@ func deathSignal(isolated bool) syscall.Signal {
 
 // mounts builds the view of the machine that the container has.
 func (p *plan) mounts() error {
+	// Else what is mounted here would appear on the machine too.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("part with the machine's mounts: %w", err)
 	}
@@ -149,6 +156,8 @@ func (p *plan) mounts() error {
 	}
 	for _, dir := range ownFolders {
 		if st, err := os.Lstat(dir); err == nil && st.IsDir() {
+			// What lies in it counts as memory, so it never holds more than
+			// the limit.
 			opt := fmt.Sprintf("mode=1777,size=%d", p.Memory)
 			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opt); err != nil {
 				return fmt.Errorf("mount a %s of its own: %w", dir, err)
@@ -179,6 +188,7 @@ func (p *plan) mounts() error {
 	// parts of its own /proc, this is refused: then it sees that one.
 	_ = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	_ = unix.Sethostname([]byte("action"))
+	// Made by root here, used by nobody after drop.
 	if err := os.Mkdir("/tmp/action", 0o777); err != nil {
 		return err
 	}
@@ -208,6 +218,7 @@ func bind(fd int, path string, dir bool) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
+		// A file is mounted over a file, so there must be one.
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
 		if err != nil {
 			if _, serr := os.Stat(path); serr == nil {
@@ -217,6 +228,7 @@ func bind(fd int, path string, dir bool) error {
 		}
 		f.Close()
 	}
+	// By its descriptor: what the path leads to is hidden by this time.
 	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), path, "", unix.MS_BIND|unix.MS_REC, "")
 }
 
@@ -227,6 +239,8 @@ func inside(path string, dirs []string) bool {
 	})
 }
 
+// limits sets the bounds of the kernel's that every process inherits: no core
+// dumps, which would fill the disk with an action's memory, and few open files.
 func (p *plan) limits() error {
 	set := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: maxOpenFiles}
 	if p.Threads > 0 {
@@ -256,6 +270,7 @@ func (p *plan) drop() error {
 		}
 	}
 	if p.Root {
+		// Groups before the user: after that there is no right to change them.
 		if err := unix.Setgroups(nil); err != nil {
 			return fmt.Errorf("leave groups: %w", err)
 		}

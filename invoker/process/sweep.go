@@ -19,7 +19,8 @@ const (
 )
 
 // note is what a driver leaves on disk about a container, for one that comes
-// after it.
+// after it. The start time makes the pid certain: after a crash another process
+// may have it. The groups are those folders that outlive the process.
 type note struct {
 	Pid    int      `json:"pid"`
 	Start  uint64   `json:"start"`
@@ -28,6 +29,8 @@ type note struct {
 
 func (c *container) notePath() string { return filepath.Join(c.d.dir, notePrefix+c.id) }
 
+// note writes the note of c, before the action begins: what starts without one
+// would be found by nobody.
 func (c *container) note() error {
 	n := note{Pid: c.pid, Start: startOf(c.pid)}
 	if c.group != nil {
@@ -57,6 +60,9 @@ func (d *Driver) Sweep(ctx context.Context) (removed int, err error) {
 		if err != nil {
 			continue // somebody else sweeps it
 		}
+		// The kernel lets go of a lock when its process ends, however it ends.
+		// A lock that can be had is the proof that nobody uses the folder;
+		// while it is held here, nobody else sweeps the same.
 		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			n, err := sweepDir(dir)
 			removed += n
@@ -67,6 +73,9 @@ func (d *Driver) Sweep(ctx context.Context) (removed int, err error) {
 	return removed, errors.Join(errs...)
 }
 
+// sweepDir ends what the containers of one dead driver left, and removes its
+// folder at last: if this is interrupted, the notes are still there for the
+// next time.
 func sweepDir(dir string) (int, error) {
 	names := entries(dir)
 	n := 0
@@ -90,6 +99,8 @@ func sweepDir(dir string) (int, error) {
 			_ = syscall.Kill(left.Pid, syscall.SIGKILL)
 		}
 		g := group{dirs: left.Groups}
+		// The first process may have ended before others: only their group
+		// knows of those.
 		g.kill()
 		if err := g.remove(); err != nil {
 			return n, err

@@ -21,12 +21,14 @@ func (p *plan) keepTree() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the parent of orphans: %w", err)
 	}
+	// Before the command starts: a request that comes in between is not lost.
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
 	var files []*os.File
 	for fd := range uintptr(5) {
 		files = append(files, os.NewFile(fd, "inherited"))
 	}
+	// Should this process be killed itself, the command at least ends with it.
 	child, err := os.StartProcess(p.Command[0], p.Command, &os.ProcAttr{
 		Dir: p.Dir, Env: p.Env, Files: files, Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})
@@ -43,6 +45,8 @@ func (p *plan) keepTree() error {
 		case <-ended:
 		}
 		for {
+			// Again and again: each look may miss what is forked meanwhile.
+			// The process ends when Wait4 finds no child left.
 			killAll(descendants(os.Getpid()))
 			time.Sleep(2 * time.Millisecond)
 		}

@@ -41,6 +41,8 @@ func (c *container) watch() {
 			if used > c.limit {
 				c.starved.Store(true)
 			}
+			// Not the end of the watch: what was forked meanwhile is found by
+			// the next look.
 			c.kill()
 		}
 		room := time.Duration(max(c.limit-used, 0)) * time.Second / fillRate
@@ -89,6 +91,7 @@ func (c *container) inMemory() int64 {
 // resident returns the bytes of memory that pid has of its own, and shares
 // with others of its making.
 func resident(pid int) (own, shared int64) {
+	// RssFile is left out: it is the programs and libraries.
 	kb := lines(fmt.Sprintf("/proc/%d/status", pid), "RssAnon", "RssShmem")
 	return kb["RssAnon"], kb["RssShmem"]
 }
