@@ -24,7 +24,9 @@ import (
 	"github.com/millrace/millrace/invoker/launcher"
 )
 
-// Where things are inside a container of ours.
+// Where things are inside a container of ours. Its /tmp is in memory, with
+// exec, as actions run programs from there, and without a size: what lies in it
+// counts as the container's memory, which is limited.
 const (
 	channelDir  = "/run/millrace" // the socket and the pipes
 	launcherDir = "/opt/millrace" // the launcher, read-only
@@ -61,7 +63,9 @@ type box struct {
 
 // Create implements invoker.Driver.
 func (d *Driver) Create(ctx context.Context, spec invoker.Spec) (_ invoker.Container, err error) {
+	// Also where runtimes are not pulled: here an action asks for the image.
 	if err := d.ensure(ctx, spec.Image, true); err != nil {
+		// No fault of the action's: its image may well be there.
 		if lost(err) || ctx.Err() != nil {
 			return nil, fmt.Errorf("look for image: %w", err)
 		}
@@ -84,6 +88,8 @@ func (d *Driver) Create(ctx context.Context, spec invoker.Spec) (_ invoker.Conta
 	}
 	c.id = made.ID
 	if err := d.start(ctx, c); err != nil {
+		// Starting was the daemon's second step, so there is a container to
+		// remove.
 		rerr := d.removeContainer(context.WithoutCancel(ctx), c.id)
 		if strings.Contains(err.Error(), "executable file not found") {
 			err = whisk.E(whisk.Invalid, "start container", fmt.Errorf("executable file not found in image %s", spec.Image))
@@ -105,6 +111,8 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 	for k, v := range spec.Env {
 		cfg.Env = append(cfg.Env, k+"="+v)
 	}
+	// Swap equal to memory means none. The daemon keeps no log: all output is
+	// read here, and a file of it would grow without bound.
 	host := &container.HostConfig{
 		NetworkMode: bridge,
 		CapDrop:     []string{"ALL"},
@@ -138,6 +146,7 @@ func (d *Driver) configure(c *box, spec invoker.Spec) (*container.Config, *conta
 		interpreter = target
 	}
 	cfg.Entrypoint = append(p.Command(interpreter, target, spec.Memory), channelDir)
+	// An empty command, so that the image's own is not appended to ours.
 	cfg.Cmd, cfg.User, cfg.WorkingDir = []string{}, nobody, "/tmp"
 	cfg.Env = append(cfg.Env, "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "MILLRACE_WORK=/tmp/action")
 	host.ReadonlyRootfs = true
@@ -167,6 +176,8 @@ func (c *box) openChannel(parent string) (err error) {
 	if err != nil {
 		return err
 	}
+	// By that short path it could not be removed later: the descriptor is
+	// gone.
 	l.SetUnlinkOnClose(false)
 	c.listen = l
 	for i, name := range []string{"out", "err"} {
@@ -193,6 +204,8 @@ func (c *box) openChannel(parent string) (err error) {
 // start starts the container and watches it.
 func (d *Driver) start(ctx context.Context, c *box) error {
 	if !c.launch {
+		// Before the start, or the first lines would be missed: no log keeps
+		// them.
 		if err := c.attach(ctx); err != nil {
 			return err
 		}
@@ -215,6 +228,7 @@ func (d *Driver) start(ctx context.Context, c *box) error {
 	if c.launch {
 		return nil
 	}
+	// The address is given out by the start.
 	in, err := d.api.ContainerInspect(ctx, c.id)
 	if err != nil {
 		return fmt.Errorf("inspect container: %w", err)
@@ -240,6 +254,7 @@ func (c *box) attach(ctx context.Context) error {
 	c.logs = [2]io.ReadCloser{outR, errR}
 	c.pumped.Go(func() {
 		defer a.Close()
+		// Both streams come over one connection, in frames.
 		_, err := stdcopy.StdCopy(outW, errW, a.Reader)
 		outW.CloseWithError(err)
 		errW.CloseWithError(err)
@@ -262,6 +277,7 @@ func (c *box) Dial(ctx context.Context) (invoker.Conn, error) {
 	l := c.listen.(*net.UnixListener) //nolint:forcetypeassert // openChannel made it
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Accept knows no context. A deadline in the past ends it at once.
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	go func() { // a container that ends before it connects is not waited for
@@ -310,6 +326,7 @@ func (c *box) Ending(ctx context.Context) invoker.Ending {
 	return e
 }
 
+// ended is the exit code as the wait learnt it; -1 while it runs, or not known.
 func (c *box) ended() int {
 	select {
 	case <-c.done:
@@ -322,6 +339,8 @@ func (c *box) ended() int {
 // Remove implements invoker.Container.
 func (c *box) Remove(ctx context.Context) error {
 	c.once.Do(func() {
+		// The container first: what it still prints has a reader until it is
+		// gone. Then clean closes the pipes, which ends the copying.
 		c.removed = c.d.removeContainer(ctx, c.id)
 		c.clean()
 		c.pumped.Wait()

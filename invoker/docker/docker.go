@@ -81,11 +81,15 @@ var _ invoker.Driver = (*Driver)(nil)
 // the local one. It returns Unavailable, with the remedy, when none answers.
 // The caller must Close the driver.
 func New(ctx context.Context, o Options) (*Driver, error) {
+	// The version of the API is negotiated: daemons refuse clients that are
+	// newer.
 	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, unanswered(err)
 	}
 	d := &Driver{o: o, api: api, pulls: map[string]*pull{}}
+	// Making a client connects to nothing: this is the first word with the
+	// daemon.
 	v, err := api.ServerVersion(ctx)
 	if err != nil {
 		return nil, errors.Join(unanswered(err), api.Close())
@@ -112,6 +116,8 @@ func (d *Driver) makeDir() error {
 	if err != nil {
 		return err
 	}
+	// Absolute, as the daemon takes the path as it stands, and as the label by
+	// which a later instance finds our containers.
 	d.o.Dir = parent
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
@@ -160,6 +166,8 @@ func (d *Driver) Offers(ctx context.Context, r whisk.Runtime) error {
 	if err := d.ensure(ctx, name, d.o.Pull); err != nil || r.Launcher == "" {
 		return err
 	}
+	// Once, with the first image that is there: the answer is about the
+	// folder, and a container needs some image.
 	d.mounted.Do(func() { d.unseen = d.tryMount(ctx, name) })
 	return d.unseen
 }
@@ -174,6 +182,7 @@ func (d *Driver) tryMount(ctx context.Context, name string) error {
 	if err == nil {
 		return d.removeContainer(context.WithoutCancel(ctx), made.ID)
 	}
+	// The daemon has no code for this.
 	if strings.Contains(err.Error(), "bind source path does not exist") {
 		return fmt.Errorf("the Docker daemon does not find %s: it must be on the daemon's machine, and have the same path there", d.o.Dir)
 	}
@@ -200,6 +209,8 @@ func (d *Driver) Sweep(ctx context.Context) (removed int, err error) {
 		}
 		removed++
 	}
+	// The folders after the containers that mount them, and only when all of
+	// those are gone.
 	dirs, _ := filepath.Glob(filepath.Join(d.o.Dir, "d*")) // the pattern is ours
 	for _, dir := range dirs {
 		if dir != d.dir && len(errs) == 0 && !alive(dir) {

@@ -17,7 +17,8 @@ import (
 // progressEvery is how often is told how far a pull has come.
 const progressEvery = 5 * time.Second
 
-// pull is one download that all who want the image wait for.
+// pull is one download that all who want the image wait for. Its error is set
+// before done is closed.
 type pull struct {
 	done chan struct{}
 	err  error
@@ -44,6 +45,8 @@ func (d *Driver) ensure(ctx context.Context, name string, may bool) error {
 			// come by the end of this process, the daemon keeps.
 			p.err = d.pull(context.WithoutCancel(ctx), name)
 			d.mu.Lock()
+			// Taken off the list before the others are told: whoever comes
+			// after a failure begins a new download.
 			delete(d.pulls, name)
 			d.mu.Unlock()
 			close(p.done)
@@ -77,6 +80,7 @@ func (d *Driver) pull(ctx context.Context, name string) error {
 			return nil
 		case err != nil:
 			return fmt.Errorf("its image can't be pulled: %w", err)
+		// A failure arrives as a line in a stream that began well.
 		case m.Error != "":
 			return fmt.Errorf("its image can't be pulled: %s", m.Error)
 		}
@@ -102,6 +106,8 @@ type message struct {
 // progress is how much of each layer is here.
 type progress map[string]*struct{ have, all int64 }
 
+// The daemon tells of layers side by side and in many words; only those of a
+// download count here.
 func (p *progress) add(m message) {
 	if *p == nil {
 		*p = progress{}

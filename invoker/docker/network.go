@@ -25,6 +25,8 @@ func (d *Driver) Address(ctx context.Context) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("look at the addresses of this machine: %w", err)
 	}
+	// The address of this machine within the subnet, and not the gateway that
+	// Docker names: a server that is in a container itself is not the gateway.
 	for _, c := range n.IPAM.Config {
 		subnet, err := netip.ParsePrefix(c.Subnet)
 		if err != nil {

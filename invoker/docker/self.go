@@ -21,6 +21,7 @@ func (d *Driver) program() (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	path := filepath.Join(d.dir, "millrace")
+	// Made by the first container of the kind, used by all.
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -43,6 +44,8 @@ func copyFile(to, from string) (err error) {
 		return err
 	}
 	defer in.Close()
+	// Under another name until it is whole: what is at path is complete, even
+	// if a copy was cut off.
 	part := to + ".part"
 	out, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // the container's user is to run it
 	if err != nil {
