@@ -27,6 +27,7 @@ type FileHeader struct {
 	Append bool   `json:"append,omitempty"` // more of the file that the frame before began
 }
 
+// headLen is the length of a frame's length and kind.
 const headLen = 5
 
 // AppendFrame appends a frame of kind k to buf, its body being the parts laid
@@ -82,6 +83,9 @@ func (r *Reader) Next(limit int) (k Kind, body []byte, size int, err error) {
 		part := r.buf[r.from:min(r.to, r.from+keep-len(body))]
 		body = append(body, part...)
 		r.from += len(part)
+		// What is larger than the buffer is read into its place, without a
+		// copy, in steps that double: the memory is at most twice what has
+		// come.
 		if left := keep - len(body); left > len(r.buf) {
 			at := len(body)
 			body = append(body, make([]byte, min(left, max(at, len(r.buf))))...)
@@ -95,6 +99,7 @@ func (r *Reader) Next(limit int) (k Kind, body []byte, size int, err error) {
 	return k, body, size, r.skip(size - keep)
 }
 
+// skip reads past n bytes, so that the next frame is found.
 func (r *Reader) skip(n int) error {
 	for n > 0 {
 		if r.from == r.to {
@@ -114,6 +119,7 @@ func (r *Reader) fill(n int) error {
 	if r.from > 0 && r.from == r.to {
 		r.from, r.to = 0, 0
 	}
+	// The rest of the buffer is too short: what is in it moves to the front.
 	if r.from > 0 && len(r.buf)-r.from < n {
 		r.to = copy(r.buf, r.buf[r.from:r.to])
 		r.from = 0
@@ -121,6 +127,7 @@ func (r *Reader) fill(n int) error {
 	for r.to-r.from < n {
 		m, err := r.src.Read(r.buf[r.to:])
 		r.to += m
+		// An error that comes with enough bytes is met again by the next read.
 		if r.to-r.from >= n {
 			return nil
 		}
@@ -134,6 +141,7 @@ func (r *Reader) fill(n int) error {
 	return nil
 }
 
+// midFrame is err inside a frame, where an end is no proper one.
 func midFrame(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

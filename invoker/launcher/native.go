@@ -41,6 +41,7 @@ func RunNative(args []string) int {
 		in: os.NewFile(3, "requests"), out: os.NewFile(4, "answers"),
 		stdout: os.Stdout, work: cmp.Or(os.Getenv("MILLRACE_WORK"), "/tmp/action"),
 	}
+	// It is between the driver and the launcher: the program does not see it.
 	os.Unsetenv("MILLRACE_WORK")
 	if len(args) > 0 {
 		if err := n.connect(args[0]); err != nil {
@@ -68,6 +69,8 @@ type native struct {
 	env    map[string]string
 }
 
+// connect takes its frames and its output through the folder, which both sides
+// see although they share no descriptors.
 func (n *native) connect(folder string) error {
 	c, err := net.Dial("unix", filepath.Join(folder, "sock"))
 	if err != nil {
@@ -87,6 +90,7 @@ func (n *native) connect(folder string) error {
 	return nil
 }
 
+// serve answers frames, one after the other, until the input ends.
 func (n *native) serve() error {
 	in := NewReader(n.in)
 	for {
@@ -101,6 +105,8 @@ func (n *native) serve() error {
 		case Ping:
 			_, err = n.out.Write(AppendFrame(nil, Ping, body))
 		case File:
+			// A File has no answer: what is missing shows when Init does not
+			// find it.
 			if err := n.file(body); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
@@ -145,6 +151,8 @@ func (n *native) fail(status int, text string) error {
 	return n.answer(status, b, len(b))
 }
 
+// file writes the piece of a file that body holds. Paths were checked by the
+// sender.
 func (n *native) file(body []byte) error {
 	line, content, _ := bytes.Cut(body, []byte{'\n'})
 	var h FileHeader
@@ -172,6 +180,8 @@ func (n *native) file(body []byte) error {
 
 func (n *native) program() string { return filepath.Join(n.work, "exec") }
 
+// init checks that there is a program. It does not start it: that is done for
+// each activation.
 func (n *native) init(body []byte) error {
 	if n.ready {
 		fmt.Fprintln(os.Stderr, "Cannot initialize the action more than once.")
@@ -188,6 +198,7 @@ func (n *native) init(body []byte) error {
 		fmt.Fprintln(os.Stderr, "the archive has no program called exec")
 		return n.fail(502, noProgram)
 	}
+	// Archives made on other systems know of no right to run.
 	if err := os.Chmod(n.program(), 0o755); err != nil {
 		return n.fail(502, noProgram)
 	}
@@ -207,12 +218,15 @@ func isShell(path string) bool {
 		return false
 	}
 	defer f.Close()
+	// A zero byte within the first bytes tells a program made for a machine.
 	head := make([]byte, 512)
 	m, _ := io.ReadFull(f, head)
 	head = head[:m]
 	return !bytes.HasPrefix(head, []byte("#!")) && bytes.IndexByte(head, 0) < 0
 }
 
+// run answers a Run: by OpenWhisk's rules each string of the message but the
+// value becomes an __OW_ variable of the program's environment.
 func (n *native) run(body []byte) error {
 	if !n.ready {
 		return n.fail(403, "System not initialized.")
@@ -236,6 +250,8 @@ func (n *native) run(body []byte) error {
 		fmt.Fprintln(os.Stderr, err)
 		return n.fail(502, "An error has occurred: "+err.Error())
 	}
+	// Too long to be kept, so it cannot be checked. The invoker refuses it by
+	// its length and tells the beginning.
 	if size > len(result) {
 		return n.answer(200, result, size)
 	}
@@ -263,6 +279,7 @@ func (n *native) call(value []byte) (line []byte, size int, err error) {
 	cmd.Dir = n.work
 	cmd.Env = os.Environ()
 	for k, v := range n.env {
+		// The kernel takes no such text, and would not start the program.
 		if !strings.ContainsRune(k+v, 0) {
 			cmd.Env = append(cmd.Env, k+"="+v)
 		}
@@ -303,11 +320,15 @@ func (n *native) call(value []byte) (line []byte, size int, err error) {
 		}
 	})
 	err = cmd.Wait()
+	// What the program wrote before its end is in the pipe; what its children
+	// write from here on is nobody's.
 	_ = raw.Control(func(fd uintptr) { last.drain(int(fd)) })
 	r.Close()
 	wg.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && !exit.Success() {
+		// The exit code says nothing about the result. A signal is told, as it
+		// explains a missing one.
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			fmt.Fprintln(os.Stderr, "the program was ended by signal "+strconv.Itoa(int(ws.Signal()))+": "+ws.Signal().String())
 		}

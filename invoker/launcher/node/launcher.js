@@ -24,6 +24,7 @@ if (folder) {
 let main = null;
 let initialized = false;
 let send; // writes one frame
+// The action may replace write: these are the real ones.
 const stdoutWrite = process.stdout.write, stderrWrite = process.stderr.write;
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', () => {}); // closed by the action
@@ -32,6 +33,7 @@ for (const stream of [process.stdout, process.stderr]) {
   if (stream._handle && stream._handle.setBlocking) stream._handle.setBlocking(true);
 }
 
+// One buffer for head and body, so that a frame is one write.
 function frame(kind, status, body) {
   const n = Buffer.byteLength(body), head = status === null ? 5 : 7;
   const b = Buffer.allocUnsafe(head + n);
@@ -42,6 +44,8 @@ function frame(kind, status, body) {
   return b;
 }
 
+// A result that JSON can't say, such as a circle, is the action's failure and
+// not the launcher's.
 function answer(status, value) {
   let text;
   try {
@@ -58,11 +62,14 @@ function writeSync(fd, b) {
     try {
       at += fs.writeSync(fd, b, at);
     } catch (e) {
+      // A full pipe that does not block: try again until the reader has made
+      // room.
       if (e.code !== 'EAGAIN') process.exit(1);
     }
   }
 }
 
+// Anything can be thrown, also what cannot become a string.
 function describe(e) {
   try {
     return String(e && e.stack || e);
@@ -75,6 +82,8 @@ function describe(e) {
 function serialize(e) {
   if (e === undefined || e === null) return { error: {} };
   if (e instanceof Error) {
+    // An error's own properties do not show in JSON. The stack stays in the
+    // log.
     const out = {};
     for (const k of Object.getOwnPropertyNames(e)) if (k !== 'stack') out[k] = e[k];
     if (!('name' in out)) out.name = e.name;
@@ -97,6 +106,7 @@ function takeOutput() {
   }
 }
 
+// Paths were checked by the sender.
 function file(body) {
   const at = body.indexOf(10);
   const head = JSON.parse(body.toString('utf8', 0, at));
@@ -118,6 +128,7 @@ function entry(value) {
     const m = new Module(WORK + '/index.js');
     m.filename = WORK + '/index.js';
     m.paths = Module._nodeModulePaths(WORK);
+    // A name is added to the exports only if it can stand in an expression.
     const find = /^[A-Za-z_$][\w$]*$/.test(names[0])
       ? `\n;if (typeof ${names[0]} !== 'undefined' && !(${JSON.stringify(names[0])} in module.exports)) module.exports[${JSON.stringify(names[0])}] = ${names[0]};` : '';
     m._compile(value.code + find, m.filename);
@@ -149,6 +160,7 @@ async function init(value) {
     try {
       found = entry(value);
     } catch (e) {
+      // An ES module can only be imported, not required.
       if (e && e.code === 'ERR_REQUIRE_ESM') {
         const { pathToFileURL } = require('url');
         const pkg = fs.existsSync(WORK + '/package.json') ? JSON.parse(fs.readFileSync(WORK + '/package.json', 'utf8')) : {};
@@ -165,6 +177,8 @@ async function init(value) {
   }
 }
 
+// What an action returns, by OpenWhisk's rules: nothing stands for an empty
+// object.
 function finish(result) {
   if (result === undefined) result = {};
   if (typeof result !== 'object') {
@@ -179,6 +193,8 @@ function run(message) {
   for (const k in message) {
     if (k !== 'value' && typeof message[k] === 'string') {
       const name = '__OW_' + k.toUpperCase();
+      // Setting a variable of the environment is a call into C: only what
+      // changes.
       if (seen[name] !== message[k]) process.env[name] = seen[name] = message[k];
     }
   }
@@ -189,11 +205,14 @@ function run(message) {
     console.error(describe(e));
     return answer(502, { error: 'An error has occurred: ' + describe(e) });
   }
+  // A result that is there is answered in the same turn, without a promise.
   if (result === null || typeof result !== 'object' || typeof result.then !== 'function') return finish(result);
   result.then(finish, (e) => answer(200, serialize(e)));
 }
 const seen = {};
 
+// What was received and belongs to no whole frame, and how many bytes the next
+// step needs.
 let chunks = [], have = 0, need = 4;
 
 // One read often brings one whole frame: then nothing is copied.
@@ -227,8 +246,10 @@ function handle(kind, body) {
   }
 }
 
+// Else Node would end the process, and with it an activation that may go well.
 process.on('unhandledRejection', (e) => console.error('unhandled rejection:', describe(e)));
 const input = folder ? net.connect(folder + '/sock') : new net.Socket({ fd: 3, readable: true, writable: false });
+// The pipe is written to at once; a socket by Node, which keeps the order.
 send = folder ? (b) => input.write(b) : (b) => writeSync(4, b);
 input.on('data', receive);
 input.on('end', () => process.exit(0));

@@ -9,7 +9,9 @@ import sys
 from json import dumps, loads
 
 FD_IN, FD_OUT = 3, 4
+# The kinds of frames, as indexing bytes gives them.
 PING, FILE, INIT, RUN = 80, 70, 73, 82
+# Taken away, as the environment is what the action sees.
 WORK = os.environ.pop("MILLRACE_WORK", "/tmp/action")
 BAD_RESULT = "The action did not return a dictionary or array."
 BAD_START = "Cannot start action. Check logs for details."
@@ -41,12 +43,18 @@ class Launcher:
         self.main = None
         self.initialized = False
         self.env = {}
+        # The action may close or redirect 1 and 2. These stay as they are, to
+        # give them back from before the next activation.
         self.out, self.err = os.dup(1), os.dup(2)
         sys.stdout = self.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=8192, closefd=False)
         sys.stderr = self.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=8192, closefd=False)
+        # Whole lines go out as they are printed: a crash loses at most a part
+        # of one.
         for stream in (self.stdout, self.stderr):
             stream.reconfigure(line_buffering=True)
         self.spare = None
+        # A program that the action starts must not hold them: it could write
+        # frames, and the invoker would not see the end of this process.
         for fd in (FD_IN, FD_OUT, self.out, self.err):
             os.set_inheritable(fd, False)
 
@@ -54,10 +62,13 @@ class Launcher:
 
     def read(self):
         """Returns the kind and the body of the next frame; ends with the input."""
+        # One read mostly brings one whole frame.
         data = self.buffer or os.read(FD_IN, 65536)
         while len(data) < 5:
             more = os.read(FD_IN, 65536)
             if not more:
+                # Not sys.exit, which would run what the action has left to run
+                # at an exit.
                 os._exit(0)
             data += more
         size = 4 + int.from_bytes(data[:4], "big")
@@ -76,6 +87,7 @@ class Launcher:
     def write(self, kind, body):
         data = (len(body) + 1).to_bytes(4, "big") + kind + body
         sent = os.write(FD_OUT, data)
+        # A pipe may take less than all.
         while sent < len(data):
             data = data[sent:]
             sent = os.write(FD_OUT, data)
@@ -98,6 +110,8 @@ class Launcher:
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
     def flush(self):
+        # The action may have put streams of its own in their place: their text
+        # is output too.
         for stream in {sys.stdout, sys.stderr, self.stdout, self.stderr}:
             try:
                 stream.flush()
@@ -118,6 +132,8 @@ class Launcher:
 
     def set_env(self, env):
         for key, value in env.items():
+            # Most stay the same from one activation to the next, and to
+            # compare costs less than to set.
             if self.env.get(key) != value:
                 self.env[key] = value
                 os.environ[key] = value
@@ -140,6 +156,7 @@ class Launcher:
         if self.initialized:
             print("Cannot initialize the action more than once.", file=sys.stderr)
             return 403, {"error": "Cannot initialize the action more than once."}
+        # Also when it fails: half of a module may have run.
         self.initialized = True
         value = loads(body)
         self.set_env({k: v if isinstance(v, str) else dumps(v, separators=(",", ":")) for k, v in value.get("env", {}).items()})
@@ -162,6 +179,7 @@ class Launcher:
 
     def load(self, path, main):
         sys.path.insert(0, WORK)
+        # OpenWhisk's convention for packages that an archive brings along.
         activate = os.path.join(WORK, "virtualenv", "bin", "activate_this.py")
         if os.path.exists(activate):
             with open(activate, "rb") as f:
@@ -190,6 +208,8 @@ class Launcher:
             self.leave(ex)
         except BaseException as ex:
             self.trace(1)
+            # An exception is an application error, as is an error that was
+            # returned.
             result = {"error": text(ex)}
         if os.getpid() != self.pid:
             os._exit(0)  # a child that the action forked came back from main
@@ -214,6 +234,8 @@ class Launcher:
                 self.take_output()
                 status, value = self.run(body) if kind == RUN else self.init(body)
                 self.flush()
+                # After the output is written: who has the answer looks into
+                # the pipes at once.
                 self.answer(status, value)
             elif kind == PING:
                 self.write(b"P", body)
@@ -221,6 +243,8 @@ class Launcher:
                 try:
                     self.file(body)
                 except OSError as ex:
+                    # A File has no answer. The log says what is missing when
+                    # Init fails for it.
                     os.write(self.err, ("%s\n" % ex).encode())
 
 
