@@ -34,6 +34,8 @@ func (c *clock) watch() {
 	}
 }
 
+// unwatch ends one watch. The last one waits for the goroutine, outside the
+// lock, which that may be waiting for.
 func (c *clock) unwatch() {
 	c.mu.Lock()
 	c.users--
@@ -59,6 +61,9 @@ func (c *clock) look(quit, ended chan struct{}) {
 	defer close(ended)
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
+	// What passed on the two clocks between two looks must agree. A machine
+	// that slept shows like one whose clock was set: its other clock stood
+	// still.
 	wall, mono := c.wall(), time.Now()
 	for {
 		select {
@@ -69,6 +74,8 @@ func (c *clock) look(quit, ended chan struct{}) {
 		w, m := c.wall(), time.Now()
 		if d := w.Sub(wall) - m.Sub(mono); d > jump || d < -jump {
 			c.mu.Lock()
+			// Closing wakes all feeds at once; each then takes the next
+			// channel.
 			close(c.jumped)
 			c.jumped = make(chan struct{})
 			c.mu.Unlock()

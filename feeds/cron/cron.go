@@ -25,11 +25,16 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// Provider makes the feeds alarms/alarm, alarms/interval and alarms/once.
+// Provider makes the feeds alarms/alarm, alarms/interval and alarms/once. One
+// serves all three: its feeds share the watch of the clock. It is safe for
+// concurrent use.
 type Provider struct{ clock *clock }
 
 // New returns the provider of the alarms feeds.
 func New() *Provider {
+	// Round drops the monotonic reading. With it, times would be compared by
+	// the machine's other clock, which does not see that the wall clock was
+	// set.
 	return &Provider{clock: &clock{wall: func() time.Time { return time.Now().Round(0) }}}
 }
 
@@ -45,6 +50,8 @@ func kindOf(feed string) string { return feed[strings.LastIndexByte(feed, '/')+1
 
 // Open returns the feed of an accepted definition. Its dates may be past.
 func (p *Provider) Open(_ context.Context, spec feeds.Spec) (feeds.Feed, error) {
+	// Nothing is given by this call, so no date must lie ahead: a feed whose
+	// start is past is opened again after each restart.
 	r := reader{kind: kindOf(spec.Feed), ps: spec.Params, given: func(string) bool { return false }}
 	def, err := r.read()
 	if err != nil {
@@ -71,6 +78,9 @@ func (p *Provider) Define(_ context.Context, c feeds.Change) (feeds.Definition, 
 	if c.Event == feeds.Update {
 		ps = given.Over(c.Old)
 	}
+	// A change of the payload or of an end keeps the place; a change of the
+	// times does not, or slots of the new schedule that are long past would be
+	// due.
 	anew := c.Old == nil
 	for _, key := range schedulers() {
 		if kind == kindInterval && key == "startDate" && given.Get(key) == nil {
@@ -100,6 +110,8 @@ func clean(kind string, c feeds.Change) (whisk.Params, error) {
 			continue // bound to OpenWhisk's feed actions to tell them apart; or ours alone
 		}
 		e.Value = compact(e.Value)
+		// Only OpenWhisk's own parameters are read so. Upstream refuses an
+		// empty time zone at CREATE and ignores it at UPDATE.
 		lax := slices.Contains(theirs, e.Key) && (e.Key != "timezone" || c.Event == feeds.Update)
 		if lax && falsy(e.Value) || string(e.Value) == "null" {
 			continue
@@ -129,11 +141,14 @@ func fillDates(kind string, ps whisk.Params, c feeds.Change, anew bool) whisk.Pa
 	switch {
 	case kind == kindInterval && ps.Get("startDate") == nil:
 		start := strconv.FormatInt(c.Now.Add(startDelay).UnixMilli(), 10)
+		// The old start stays: the slots are counted from it.
 		if old := c.Old.Get("startDate"); old != nil && !anew {
 			start = string(old)
 		}
 		return ps.Set("startDate", start)
 	case kind == kindAlarm && strings.Contains(ps.Text("cron"), "@every"):
+		// Stored with the definition, as an anchor taken at each start would
+		// shift the slots by every restart.
 		anchor := strconv.FormatInt(c.Now.Truncate(time.Second).UnixMilli(), 10)
 		if t, ok := parseDate(ps.Get("startDate")); ok {
 			anchor = strconv.FormatInt(t.UnixMilli(), 10)
@@ -145,6 +160,7 @@ func fillDates(kind string, ps whisk.Params, c feeds.Change, anew bool) whisk.Pa
 	return ps.Without(anchorKey)
 }
 
+// compact drops the white space in a value, so that equal ones compare equal.
 func compact(v json.RawMessage) json.RawMessage {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -167,6 +183,7 @@ func (p *Provider) Answer(ev feeds.LifecycleEvent, spec feeds.Spec, in feeds.Inf
 	}
 	config["name"], _ = json.Marshal(spec.Trigger.Entity)
 	config["namespace"], _ = json.Marshal(spec.Trigger.Namespace)
+	// Upstream shows the payload as an object under this name.
 	if pl, err := payloadOf(spec.Params.Get("trigger_payload")); err == nil {
 		config["payload"] = pl
 	}

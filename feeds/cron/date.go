@@ -44,6 +44,7 @@ func parseDate(v json.RawMessage) (time.Time, bool) {
 	if json.Unmarshal(v, &s) == nil {
 		return parseDateText(strings.TrimSpace(s))
 	}
+	// As a float, since JSON may spell a whole number as 1e12.
 	ms, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || ms != float64(int64(ms)) || ms < 0 || ms > maxMillis {
 		return time.Time{}, false

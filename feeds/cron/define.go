@@ -49,7 +49,8 @@ type definition struct {
 }
 
 // known returns the parameters of a kind of feed: first those of OpenWhisk's,
-// then ours.
+// then ours. Those that are in neither list are refused, as a misspelt one
+// would be ignored otherwise.
 func known(kind string) (theirs, ours []string) {
 	ours = []string{"misfire", "misfireMax"}
 	switch kind {
@@ -76,8 +77,10 @@ func falsy(v json.RawMessage) bool {
 	return false
 }
 
-// reader checks parameters one after the other, in OpenWhisk's order, and
-// keeps what is wrong with them.
+// reader checks parameters one after the other, in OpenWhisk's order, and keeps
+// what is wrong with them. It goes on after a fault: a person is told of all of
+// them at once. The first is worded and chosen as OpenWhisk's package would,
+// since its clients show that one.
 type reader struct {
 	kind   string
 	ps     whisk.Params
@@ -93,6 +96,8 @@ func (r *reader) fault(format string, args ...any) {
 	r.faults = append(r.faults, fmt.Sprintf(format, args...))
 }
 
+// faultf is fault with a cause, which is told beside the text if it is the
+// first.
 func (r *reader) faultf(cause error, format string, args ...any) {
 	if len(r.faults) == 0 {
 		r.detail = cause.Error()
@@ -172,6 +177,8 @@ func (r *reader) readInterval() {
 		r.fault("the minutes parameter must be an integer")
 	case n <= 0:
 		r.fault("the minutes parameter must be an integer greater than zero")
+	// A longer period has no second slot within the horizon, and would
+	// overflow a Duration.
 	case n > horizonYears*365*24*60:
 		r.faultf(errNoSlot, "the minutes parameter is too large")
 	}
@@ -189,11 +196,14 @@ func (r *reader) readAlarm() {
 			r.fault("strict parameter must be true or false")
 		}
 	}
+	// An accepted definition may have come to its end since.
 	if r.def.sched == nil || !r.fresh {
 		return
 	}
 	from := r.now
 	if r.def.start.After(from) {
+		// The start itself may be a slot, and next looks after the time it is
+		// given.
 		from = r.def.start.Add(-1)
 	}
 	first := r.def.sched.next(from)
@@ -221,6 +231,8 @@ func (r *reader) readCron() {
 		r.faultf(err, "cron pattern '%s' is not valid", text)
 		return
 	}
+	// The zone may stand before the expression and in its own parameter, but
+	// then it is the same one.
 	zone := e.zone
 	if v := r.ps.Get("timezone"); v != nil {
 		var name string
@@ -246,6 +258,8 @@ func (r *reader) readCron() {
 	r.def.sched = wall{fields: e.fields, zone: loc, gap: gap, overlap: overlap}
 }
 
+// readDST reads what happens to slots when the clocks change. What is not named
+// keeps its default.
 func (r *reader) readDST() (gap, overlap string) {
 	gap, overlap = gapRunAfter, overlapFirst
 	v := r.ps.Get("dst")
@@ -290,6 +304,7 @@ func (r *reader) readBounds() {
 	if maxV != nil {
 		n, err := strconv.ParseInt(shown(maxV), 10, 64)
 		switch {
+		// Upstream's texts differ for the two feeds.
 		case stopV != nil && r.kind == kindInterval:
 			r.fault("maxTriggers is not supported for the interval trigger feed")
 		case stopV != nil:
@@ -307,6 +322,8 @@ func (r *reader) readBounds() {
 	switch {
 	case !ok:
 		r.fault("stopDate parameter '%s' is not a valid Date", shown(stopV))
+	// Of two dates that contradict each other, the one that was given now is
+	// told as the wrong one.
 	case !r.def.start.IsZero() && !t.After(r.def.start) && r.given("startDate") && !r.given("stopDate"):
 		r.fault("startDate parameter '%s' must be less than the stopDate parameter '%s'", shown(startV), shown(stopV))
 	case !r.def.start.IsZero() && !t.After(r.def.start) && r.fresh:
@@ -332,6 +349,7 @@ func (r *reader) readMisfire() {
 			r.fault("misfireMax parameter must be an integer between 1 and %d", maxMisfireMax)
 			return
 		}
+		// A setting without effect is refused.
 		if r.def.misfire != misfireAll {
 			r.fault("misfireMax parameter needs misfire: all")
 		}

@@ -10,10 +10,12 @@ import (
 	robfig "github.com/robfig/cron/v3"
 )
 
-// maxExpr bounds an expression, in bytes.
+// maxExpr bounds an expression, in bytes. Far more than a person writes.
+// Without a bound, lists of values would cost time and memory by their length.
 const maxExpr = 1024
 
-// horizon is how far ahead a schedule must have a slot.
+// horizonYears is how far ahead a schedule must have a slot. Even a 29 February
+// comes back within eight years.
 const horizonYears = 10
 
 var (
@@ -80,6 +82,7 @@ func parseExpr(s string) (expression, error) {
 	if len(words) != 5 && len(words) != 6 {
 		return e, fmt.Errorf("it has %d fields, not 5 or 6", len(words))
 	}
+	// Five fields lack the seconds, the first: they count from the end.
 	for i := range words {
 		fixed, err := checkField(words[i], fieldAt(i+6-len(words)))
 		if err != nil {
@@ -104,6 +107,7 @@ func (e expression) parseFields(s string) (expression, error) {
 	if err != nil {
 		return e, err
 	}
+	// Only an @every makes another type, and it was taken out before.
 	fields, ok := sched.(*robfig.SpecSchedule)
 	if !ok {
 		return e, fmt.Errorf("%s is not supported", s)
@@ -121,6 +125,7 @@ func (e expression) parseEvery(words []string) (expression, error) {
 	switch {
 	case err != nil:
 		return e, err
+	// The parser would round up and down in silence.
 	case d < time.Second:
 		return e, errors.New("@every needs at least one second")
 	case d%time.Second != 0:
@@ -186,9 +191,11 @@ func checkPart(p string, f field) (string, error) {
 	if lo > hi {
 		return "", fmt.Errorf("%q ends before it begins", p)
 	}
+	// Such a step names the first value alone, which is hardly what was meant.
 	if step > max(hi-lo, 1) {
 		return "", fmt.Errorf("the step of %q is larger than its range", p)
 	}
+	// Only a range that reaches 7 must be spelled out, day by day.
 	if f.max != 7 || star || hi < 7 {
 		return p, nil
 	}
@@ -202,6 +209,8 @@ func checkPart(p string, f field) (string, error) {
 // value reads a number or a name of f, within its bounds.
 func (f field) value(s string) (int, error) {
 	if len(s) == 3 && f.names != "" {
+		// The names stand end to end, so a hit counts at the beginning of one
+		// only.
 		if i := strings.Index(f.names, strings.ToLower(s)); i >= 0 && i%3 == 0 {
 			return f.min + i/3, nil
 		}
@@ -218,6 +227,7 @@ func (f field) value(s string) (int, error) {
 
 // number reads decimal digits and nothing else.
 func number(s string) (int, error) {
+	// Atoi would take a sign as well. Nine digits never overflow.
 	if s == "" || len(s) > 9 || strings.Trim(s, "0123456789") != "" {
 		return 0, strconv.ErrSyntax
 	}

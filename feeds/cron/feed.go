@@ -29,7 +29,9 @@ const (
 	endMissed   = "Automatically disabled after receiving error on trigger initialization: the fire once date has expired"
 )
 
-// position is where a feed stands: stored with each event.
+// position is where a feed stands: stored with each event. Last is not enough:
+// what was fired and given up must survive a restart with it, or maxTriggers
+// would begin anew.
 type position struct {
 	Last   int64  `json:"last"`             // the last due time decided, milliseconds since 1970
 	Fired  uint64 `json:"fired,omitempty"`  // events since the feed was made
@@ -65,6 +67,8 @@ func (f *feed) Run(ctx context.Context, emit feeds.Emit) error {
 		if next.IsZero() {
 			return f.end(f.reason())
 		}
+		// The timer may fire a little early or late by the wall clock: then
+		// nothing is due yet, or it is late by that, and the loop looks again.
 		t := time.NewTimer(max(next.Sub(now), 0))
 		select {
 		case <-ctx.Done():
@@ -77,6 +81,8 @@ func (f *feed) Run(ctx context.Context, emit feeds.Emit) error {
 	}
 }
 
+// place is the position now. Only Run moves it; Report reads it from other
+// goroutines.
 func (f *feed) place() position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,7 +97,9 @@ func (f *feed) next(p position) time.Time {
 	return f.after(f.bound(p))
 }
 
-// bound returns the time up to which everything is decided.
+// bound returns the time up to which everything is decided. That is the latest
+// of three: where the feed was told to begin, the last due time decided, and a
+// moment before the start date, which may be due itself.
 func (f *feed) bound(p position) time.Time {
 	t := f.spec.Since
 	if last := time.UnixMilli(p.Last).UTC(); p.Last > 0 && last.After(t) {
@@ -103,6 +111,7 @@ func (f *feed) bound(p position) time.Time {
 	return t
 }
 
+// after returns the first due time after t that the stop date allows.
 func (f *feed) after(t time.Time) time.Time {
 	n := f.def.sched.next(t)
 	if !f.def.stop.IsZero() && n.After(f.def.stop) {
@@ -128,9 +137,13 @@ func (f *feed) decide(ctx context.Context, p position, now time.Time) (decision,
 	var d decision
 	var n uint64
 	for t := f.next(p); !t.IsZero() && !t.After(now); t = f.after(t) {
+		// Years of seconds may have gone by: a feed that is told to stop does
+		// so in the middle of them.
 		if n++; n%4096 == 0 && ctx.Err() != nil {
 			return decision{}, ctx.Err()
 		}
+		// Cut at twice what is kept, so that each time is moved once on the
+		// average.
 		if len(d.fire) >= 2*keep {
 			d.fire = append(d.fire[:0], d.fire[len(d.fire)-keep+1:]...)
 		}
@@ -140,10 +153,13 @@ func (f *feed) decide(ctx context.Context, p position, now time.Time) (decision,
 	if len(d.fire) > keep {
 		d.fire = d.fire[len(d.fire)-keep:]
 	}
+	// All the due times are late if the last one is.
 	if f.def.misfire == misfireSkip && now.Sub(d.last) > onTime {
 		d.fire = nil
 	}
 	d.missed = n - uint64(len(d.fire))
+	// The earliest count, as they would have been fired had nobody been late.
+	// The rest is not decided: nothing is due after maxTriggers.
 	if left := f.def.max - p.Fired; f.def.max > 0 && uint64(len(d.fire)) > left {
 		d.fire = d.fire[:left]
 		d.last = d.fire[left-1]
@@ -160,10 +176,13 @@ func (f *feed) catchUp(ctx context.Context, emit feeds.Emit, now time.Time) erro
 	}
 	p.Missed += d.missed
 	p.Untold += d.missed
+	// What was given up is stored as well, so that it is not decided again.
 	if len(d.fire) == 0 {
 		p.Last = d.last.UnixMilli()
 		return f.commit(ctx, emit, p, nil)
 	}
+	// Batches, each with its own position: a crash in between goes on after
+	// the last batch that was stored.
 	for len(d.fire) > 0 {
 		n := min(len(d.fire), batch)
 		evs := make([]whisk.Event, 0, n)
@@ -182,7 +201,9 @@ func (f *feed) catchUp(ctx context.Context, emit feeds.Emit, now time.Time) erro
 	return nil
 }
 
-// commit emits evs with the position after them and moves on.
+// commit emits evs with the position after them and moves on. The position in
+// memory moves only when the store has it: after an error the feed is opened
+// again at the stored one.
 func (f *feed) commit(ctx context.Context, emit feeds.Emit, p position, evs []whisk.Event) error {
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -214,6 +235,8 @@ type meta struct {
 	Second  int `json:"second"`
 }
 
+// event is the event of a due time. Its ID follows from the feed and the slot,
+// so the same slot is the same event, however often it is emitted.
 func (f *feed) event(slot, now time.Time, missed uint64) whisk.Event {
 	local := slot.In(f.zone())
 	m, err := json.Marshal(meta{
@@ -230,6 +253,7 @@ func (f *feed) event(slot, now time.Time, missed uint64) whisk.Event {
 	}
 }
 
+// zone is in which zone times are shown.
 func (f *feed) zone() *time.Location {
 	if w, ok := f.def.sched.(wall); ok {
 		return w.zone
@@ -257,6 +281,8 @@ func (f *feed) end(reason string) error {
 	p := f.place()
 	return &feeds.Completed{
 		Reason: reason, Event: p.Event,
+		// A once whose time was given up has no last event to wait for, and
+		// keeps its trigger.
 		Retire: f.def.retire && p.Fired > 0, Rules: f.def.rules,
 	}
 }

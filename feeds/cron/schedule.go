@@ -60,6 +60,8 @@ type wall struct {
 	overlap string
 }
 
+// The low 24 bits of the parser's set of hours. A wildcard sets a higher bit as
+// well.
 const allHours = 1<<24 - 1
 
 func (w wall) hourly() bool { return w.fields.Hour&allHours == allHours }
@@ -104,9 +106,12 @@ func offsetAt(t time.Time) time.Duration {
 func (w wall) next(t time.Time) time.Time {
 	t = t.UTC()
 	limit := t.AddDate(horizonYears, 0, 0)
+	// Slots are on whole seconds, so this is the first candidate after t.
 	from := t.Truncate(time.Second).Add(time.Second)
 	for !from.After(limit) {
 		s := spanAt(from, w.zone)
+		// At the first instant after the gap, once, however many slots fell
+		// into it.
 		if from.Equal(s.start) && w.inGap(s) {
 			return s.start
 		}
