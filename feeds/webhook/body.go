@@ -40,6 +40,8 @@ func sortOf(contentType string, body []byte) sort {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return noBody
 	}
+	// Senders write parameters that are not valid. The type before them still
+	// counts.
 	mt, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		mt = strings.ToLower(strings.TrimSpace(contentType))
@@ -50,6 +52,7 @@ func sortOf(contentType string, body []byte) sort {
 		return jsonBody
 	case mt == "" && json.Valid(body):
 		return jsonBody
+	// Whatever its type says: a payload is JSON, which holds nothing else.
 	case !utf8.Valid(body):
 		return binaryBody
 	case mt == "application/x-www-form-urlencoded":
@@ -68,7 +71,9 @@ type content struct {
 }
 
 // merged returns the payload of mode merge: a JSON object or the fields of a
-// form as they are, anything else as __ow_body.
+// form as they are, anything else as __ow_body. Members whose names begin with
+// __ow_ are the platform's. A sender that could set them would speak in its
+// name to the action.
 func (c content) merged() (json.RawMessage, error) {
 	switch sortOf(c.typ, c.body) {
 	case noBody:
@@ -90,6 +95,7 @@ func (c content) merged() (json.RawMessage, error) {
 	return wrapped(base64.StdEncoding.EncodeToString(c.body))
 }
 
+// wrapped is the payload of a body that is no object.
 func wrapped(v any) (json.RawMessage, error) {
 	b, err := json.Marshal(map[string]any{"__ow_body": v})
 	if err != nil {
@@ -180,6 +186,8 @@ func (f *feed) headers(h http.Header) map[string]string {
 	return out
 }
 
+// credential reports whether a header lets whoever reads it act as the sender.
+// Key is in canonical form.
 func (f *feed) credential(key string) bool {
 	switch key {
 	case "Authorization", "Proxy-Authorization", "Cookie", "X-Gitlab-Token", "X-Api-Key":
@@ -202,6 +210,8 @@ func (f *feed) event(r *http.Request, body []byte) (ev whisk.Event, delivery str
 	if found {
 		c = ce.content
 		ce.describe(&ev)
+		// A CloudEvent is told apart by its source and ID together, as its
+		// specification has it.
 		if delivery == "" {
 			delivery = ce.Source + "\n" + ce.ID
 		}
@@ -216,6 +226,8 @@ func (f *feed) event(r *http.Request, body []byte) (ev whisk.Event, delivery str
 }
 
 // delivery returns the ID that a sender gives a delivery and its repetitions.
+// Empty: the sender gives none, and each of its requests is an event of its
+// own.
 func (f *feed) delivery(h http.Header, body []byte) string {
 	if f.cfg.idHeader != "" {
 		return h.Get(f.cfg.idHeader)

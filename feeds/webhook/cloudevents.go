@@ -17,7 +17,8 @@ import (
 
 var errBatch = errors.New("batches of CloudEvents are not read")
 
-// cloud is a CloudEvent of version 1.0: its context, and its data.
+// cloud is a CloudEvent of version 1.0: its context, and its data. Extension
+// attributes are not read; they are among the event's headers in binary mode.
 type cloud struct {
 	SpecVersion string `json:"specversion"`
 	ID          string `json:"id"`
@@ -52,12 +53,14 @@ func cloudEvent(h http.Header, c content) (cloud, bool, error) {
 // is percent-encoded.
 func decoded(h http.Header, name string) string {
 	v := h.Get("Ce-" + name)
+	// Where the header is no valid encoding, it is taken as it stands.
 	if s, err := url.PathUnescape(v); err == nil {
 		return strings.ToValidUTF8(s, "\uFFFD")
 	}
 	return v
 }
 
+// structured reads an event whose context and data are one JSON object.
 func structured(body []byte) (cloud, bool, error) {
 	var ce struct {
 		cloud
@@ -90,6 +93,8 @@ func structured(body []byte) (cloud, bool, error) {
 	return ce.cloud, true, ce.check()
 }
 
+// isJSON reports whether data of this type stands in the JSON as itself. Data
+// without a type is JSON.
 func isJSON(typ string) bool { return typ == "" || sortOf(typ, []byte("x")) == jsonBody }
 
 // check refuses an event without what every CloudEvent must have.
@@ -111,6 +116,7 @@ func (ce *cloud) check() error {
 // describe gives an event the CloudEvent's own words.
 func (ce *cloud) describe(ev *whisk.Event) {
 	ev.Source, ev.Type, ev.Subject = ce.Source, ce.Type, ce.Subject
+	// Without a time, that of the request stays.
 	if t, err := time.Parse(time.RFC3339, ce.Time); err == nil {
 		ev.Time = t.UTC()
 	}

@@ -114,6 +114,8 @@ func (p *parser) preset() {
 	for _, e := range p.ps {
 		switch {
 		case slices.Contains(always, e.Key) || slices.Contains(uses(c.preset), e.Key):
+		// A parameter that exists for another preset gets a text that says so:
+		// it is not misspelt.
 		case slices.Contains(signing, e.Key) || e.Key == "username":
 			p.bad("%s has no use with preset %s", e.Key, c.preset)
 		default:
@@ -122,6 +124,8 @@ func (p *parser) preset() {
 	}
 }
 
+// secret reads the secrets: one, or several so that a sender can change from
+// one to the next. Each of them is valid.
 func (p *parser) secret() {
 	v := p.ps.Get("secret")
 	if p.cfg.preset == none {
@@ -162,10 +166,13 @@ func standardKey(s string) []byte {
 	return append([]byte{kind}, key...)
 }
 
+// scheme reads how requests are signed. All presets but hmac have that built
+// in.
 func (p *parser) scheme() {
 	c := &p.cfg
 	c.header, c.prefix = p.headerName("header"), p.text("prefix", "")
 	if c.preset == basic {
+		// Basic authentication divides name and password at the first colon.
 		if c.username = p.text("username", ""); c.username == "" || strings.Contains(c.username, ":") {
 			p.bad("username must be a text without a colon for preset basic")
 		}
@@ -218,6 +225,8 @@ func (p *parser) template() {
 	if !has("body") {
 		p.bad("signed must contain {body}")
 	}
+	// A time that is not signed could be changed by whoever repeats a request,
+	// and one that is signed and not checked protects from nothing.
 	if signsTime := has("timestamp") || has("header:"+c.timeHdr); signsTime != (c.timeHdr != "") {
 		p.bad("timestampHeader and {timestamp} in signed need each other")
 	}
@@ -226,6 +235,7 @@ func (p *parser) template() {
 	}
 }
 
+// requests reads which requests are taken and what becomes of their bodies.
 func (p *parser) requests() {
 	c := &p.cfg
 	c.envelope = p.choice("mode", "merge", "envelope") == "envelope"
@@ -241,6 +251,7 @@ func (p *parser) requests() {
 		return
 	}
 	var list []string
+	// A list as JSON, or as text with commas, as tools write parameters.
 	if json.Unmarshal(v, &list) != nil {
 		list = strings.Split(unquoted(v), ",")
 	}
@@ -260,6 +271,7 @@ func (p *parser) requests() {
 	}
 }
 
+// redelivery reads for how long a delivery is remembered, or that it is not.
 func (p *parser) redelivery() {
 	c := &p.cfg
 	c.window = p.duration("idWindow", stdWindow, time.Minute, maxWindow)
@@ -285,6 +297,7 @@ func (p *parser) choice(key string, texts ...string) string {
 	return s
 }
 
+// text reads a text; std when it is not given.
 func (p *parser) text(key, std string) string {
 	v := p.ps.Get(key)
 	if v == nil {
@@ -297,6 +310,8 @@ func (p *parser) text(key, std string) string {
 	return s
 }
 
+// headerName reads the name of a header in canonical form; empty when it is not
+// given. What is refused cannot stand in such a name.
 func (p *parser) headerName(key string) string {
 	s := p.text(key, "")
 	if p.ps.Get(key) == nil {

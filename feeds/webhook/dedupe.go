@@ -15,6 +15,9 @@ import (
 // the event's ID and whether it was there already. One delivery is stored by
 // one request at a time; whoever comes second learns what became of the first.
 func (f *feed) once(ctx context.Context, delivery string, ev whisk.Event) (id string, again bool, err error) {
+	// A digest, as a sender's ID may have any length and characters. The
+	// feed's ID is part of the name: the same delivery to two addresses is two
+	// events.
 	sum := sha256.Sum256([]byte(delivery))
 	name := whisk.Name{Namespace: f.spec.Trigger.Namespace, Package: f.spec.ID, Entity: hex.EncodeToString(sum[:16])}
 	land, err := f.p.flights.start(ctx, name)
@@ -42,11 +45,16 @@ func (f *feed) once(ctx context.Context, delivery string, ev whisk.Event) (id st
 			return d.Event, true, nil
 		}
 	default:
+		// The ID is stored before the event that will have it. Whatever is cut
+		// off afterwards, the next request of the delivery knows which event
+		// to ask for.
 		d = Delivery{Name: name, Event: whisk.DeriveID(now, f.spec.ID, delivery), Expires: now.Add(f.cfg.window)}
 		if rev, err = f.p.deliveries.Put(ctx, name, d, rev); err != nil {
 			return "", false, err
 		}
 	}
+	// The record is new, or its event never came to the archive: this request
+	// stores it, under the ID that was written down.
 	ev.ID = d.Event
 	if err := f.emit(ctx, "", ev); err != nil {
 		return "", false, err

@@ -41,6 +41,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, _ := strings.CutPrefix(r.URL.Path, "/hooks/")
 	f, loaded := p.route(token)
 	switch {
+	// A sender that is told 404 may give the address up for good.
 	case f == nil && !loaded:
 		refuse(w, whisk.E(whisk.Unavailable, "receive", errBusy))
 		return
@@ -65,6 +66,7 @@ func (f *feed) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		refuse(w, err)
 		return
 	}
+	// What can be told from the headers alone is told before the body is sent.
 	if r.ContentLength > f.cfg.maxBytes {
 		refuse(w, whisk.E(whisk.TooLarge, "receive", errTooLarge))
 		return
@@ -78,6 +80,7 @@ func (f *feed) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	if r.ContentLength >= 0 {
 		weight = r.ContentLength
 	}
+	// Nobody waits here: the sender would hold its connection, and time out.
 	if !f.p.held.TryAcquire(weight) {
 		refuse(w, whisk.E(whisk.Unavailable, "receive", errBusy))
 		return
@@ -88,10 +91,12 @@ func (f *feed) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		refuse(w, err)
 		return
 	}
+	// Over the bytes as they came, before anything reads them.
 	if err := f.cfg.verify(r, body, f.p.now()); err != nil {
 		f.unauthorized(ctx, w, err)
 		return
 	}
+	// After the signature: who is not the sender gets no answer out of it.
 	if f.handshake(w, r, body) {
 		return
 	}
@@ -130,6 +135,8 @@ func (f *feed) wait(ctx context.Context) error {
 	return whisk.E(whisk.Unavailable, "receive", errBusy)
 }
 
+// read returns the whole body. TooLarge, Unsupported for a body that is
+// encoded, Invalid when it breaks off.
 func (f *feed) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return nil, whisk.E(whisk.Unsupported, "receive", errEncoding)
@@ -166,6 +173,8 @@ func (f *feed) handshake(w http.ResponseWriter, r *http.Request, body []byte) bo
 
 // store stores an event, once if its delivery has an ID.
 func (f *feed) store(ctx context.Context, delivery string, ev whisk.Event) (id string, again bool, err error) {
+	// Held until the event is stored, so that a feed that stops waits for it:
+	// once Run has returned, nothing is emitted any more.
 	f.gate.RLock()
 	defer f.gate.RUnlock()
 	if f.emit == nil {
@@ -173,6 +182,7 @@ func (f *feed) store(ctx context.Context, delivery string, ev whisk.Event) (id s
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// The request ends with the sender, and with the feed.
 	defer context.AfterFunc(f.life, cancel)()
 	if delivery != "" && !f.cfg.again {
 		id, again, err = f.once(ctx, delivery, ev)

@@ -56,6 +56,7 @@ func (c *config) admits(h http.Header) error {
 }
 
 // secretIs compares with every secret, in a time that tells nothing of them.
+// Digests have one length, so the length of a secret does not show either.
 func (c *config) secretIs(given string) error {
 	sum := sha256.Sum256([]byte(given))
 	found := 0
@@ -91,6 +92,8 @@ func (c *config) verify(r *http.Request, body []byte, now time.Time) error {
 	return nil
 }
 
+// verifyStripe checks "t=…,v1=…". While a secret is being replaced, there is
+// one v1 for each. Other schemes are not looked at.
 func (c *config) verifyStripe(header string, body []byte, now time.Time) error {
 	var ts string
 	var sigs [][]byte
@@ -120,6 +123,8 @@ func standardHeaders(h http.Header) (id, ts, sigs string) {
 	return "", "", ""
 }
 
+// verifyStandard checks signatures of Standard Webhooks: several in one header,
+// each with its version, v1 for a shared secret and v1a for a public key.
 func (c *config) verifyStandard(h http.Header, body []byte, now time.Time) error {
 	id, ts, sigs := standardHeaders(h)
 	if err := c.timely(ts, now); err != nil {
@@ -144,6 +149,7 @@ func (c *config) verifyStandard(h http.Header, body []byte, now time.Time) error
 	return errSignature
 }
 
+// verifyHMAC checks a signature as the parameters describe it.
 func (c *config) verifyHMAC(r *http.Request, body []byte, now time.Time) error {
 	given, ok := strings.CutPrefix(r.Header.Get(c.header), c.prefix)
 	if !ok || given == "" {
@@ -219,6 +225,8 @@ func (c *config) timely(ts string, now time.Time) error {
 	if n > 1e11 { // seconds will not be there before the year 5138
 		at = time.UnixMilli(n)
 	}
+	// In both directions: a time far ahead would keep a request that somebody
+	// has caught good for longer.
 	if d := now.Sub(at); d > c.tolerance || d < -c.tolerance {
 		return errStale
 	}
@@ -250,6 +258,7 @@ func fromHex(s, prefix string) []byte {
 	return b
 }
 
+// decoder returns what decodes a signature. Padding may be there or not.
 func decoder(encoding string) func(string) ([]byte, error) {
 	switch encoding {
 	case "base64":

@@ -118,6 +118,7 @@ func (p *Provider) Define(_ context.Context, c feeds.Change) (feeds.Definition, 
 	if _, err := parseConfig(ps.Without(tokenKey)); err != nil {
 		return feeds.Definition{}, err
 	}
+	// An address that senders were told must outlive every change of the feed.
 	token := c.Old.Text(tokenKey)
 	if token == "" {
 		token = rand.Text() // 130 bits
@@ -133,6 +134,7 @@ func (p *Provider) Open(_ context.Context, spec feeds.Spec) (feeds.Feed, error) 
 		return nil, err
 	}
 	f := &feed{p: p, spec: spec, cfg: cfg, token: spec.Params.Text(tokenKey), started: make(chan struct{})}
+	// Without a token the feed is only checked: nothing can reach it.
 	if f.token != "" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -181,6 +183,7 @@ type feed struct {
 
 // Run takes requests until ctx ends.
 func (f *feed) Run(ctx context.Context, emit feeds.Emit) error {
+	// Emit is set before started is closed: whoever waited for that finds it.
 	f.gate.Lock()
 	f.life, f.emit = ctx, emit
 	f.gate.Unlock()
@@ -211,7 +214,8 @@ func (f *feed) Close() error {
 	return nil
 }
 
-// event returns what is known before the body is read.
+// meta is what an event tells of its request in __ow_event, besides the body
+// and the headers.
 func (f *feed) meta(method, query, delivery string) json.RawMessage {
 	m, err := json.Marshal(struct {
 		Method   string `json:"method"`
