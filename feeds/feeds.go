@@ -25,7 +25,8 @@ import (
 // besides.
 type Provider interface {
 	// Open returns a feed for a definition that was accepted before. It
-	// returns Invalid, naming every bad parameter.
+	// returns Invalid, naming every bad parameter. It may be called for a feed
+	// that is never run, to check a definition, and again after each failure.
 	Open(ctx context.Context, spec Spec) (Feed, error)
 }
 
@@ -175,7 +176,8 @@ type Sink interface {
 	// Accept stores evs durably. Unavailable when there is no room.
 	Accept(ctx context.Context, evs ...whisk.Event) ([]whisk.Place, error)
 	// AcceptBatch stores evs (there may be none) and the position after them,
-	// all or nothing. Unavailable when there is no room.
+	// all or nothing. Unavailable when there is no room. An error of another
+	// kind leaves open whether they were stored: the newest position tells.
 	AcceptBatch(ctx context.Context, c whisk.Cursor, evs ...whisk.Event) error
 	// Cursor returns the newest position of a feed.
 	Cursor(ctx context.Context, feed string) (whisk.Cursor, bool, error)

@@ -73,6 +73,7 @@ type Stats struct {
 	Cursor      string     `json:"cursor,omitempty"`
 }
 
+// hidden is shown in the place of every secret, as JSON.
 const hidden = `"***"`
 
 // info returns how st's feed is.
@@ -91,11 +92,15 @@ func (s *Supervisor) info(st State) Info {
 	for _, key := range st.Hidden {
 		i.Config[key] = json.RawMessage(hidden)
 	}
+	// The provider's own parameters.
 	maps.DeleteFunc(i.Config, func(key string, _ json.RawMessage) bool { return strings.HasPrefix(key, "_") })
+	// The instance may be that of a feed which is being replaced.
 	if in := s.lookup(st.Trigger); in != nil && in.st.ID == st.ID {
 		in.fill(&i)
 	}
 	switch {
+	// The stored state has the last word: a feed that has ended or is paused
+	// has an instance too.
 	case st.Ended != nil:
 		i.Status.Active, i.Status.State, i.Status.Reason, i.Status.NextFire = false, Finished, st.Ended, nil
 	case st.Paused:
@@ -110,6 +115,7 @@ func (in *instance) fill(i *Info) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	i.Status.State = Running
+	// Nothing else looks while the feed runs well.
 	if in.recovered() {
 		in.failures = 0
 	}
@@ -163,6 +169,7 @@ func (s *Supervisor) act(ctx context.Context, feed, namespace string, args json.
 	req.Feed, req.Namespace = feed, namespace
 	res, err := s.Handle(ctx, ev, req)
 	if err != nil {
+		// A user sees an ID at most; the cause is for the operator.
 		if whisk.KindOf(err) == whisk.Internal {
 			s.log.ErrorContext(ctx, "feed action failed", slog.String("feed", feed), slog.String("trigger", req.TriggerName), slog.Any("err", err))
 		}
@@ -211,6 +218,7 @@ func parseRequest(args json.RawMessage) (req Request, event string, err error) {
 			keys = append(keys, k)
 		}
 	}
+	// In one order, so that faults are told in the same order each time.
 	slices.Sort(keys)
 	for _, k := range keys {
 		req.Params = append(req.Params, whisk.Param{Key: k, Value: all[k]})

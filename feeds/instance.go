@@ -27,7 +27,9 @@ const (
 
 var errGone = errors.New("the trigger is gone")
 
-// instance is one feed under supervision, from its start to its stop.
+// instance is one feed under supervision, from its start to its stop. The state
+// is that of its start. What the feed itself changes in it, such as its end, is
+// only stored.
 type instance struct {
 	s      *Supervisor
 	st     State
@@ -51,6 +53,7 @@ type instance struct {
 // open makes the feed where it stands. What was opened before is closed after,
 // so that a feed with an address is never without it.
 func (in *instance) open(ctx context.Context) {
+	// Without the lock: Open may take as long as a source does.
 	f, pos, err := in.make(ctx)
 	in.mu.Lock()
 	old := in.feed
@@ -65,6 +68,8 @@ func (in *instance) open(ctx context.Context) {
 	}
 }
 
+// make opens the feed at its stored position. A provider's panic is an error
+// like any other: one feed must not end the server.
 func (in *instance) make(ctx context.Context) (f Feed, position string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -94,6 +99,7 @@ func (in *instance) make(ctx context.Context) (f Feed, position string, err erro
 // live runs the feed until ctx ends, its trigger goes or it has nothing more
 // to emit.
 func (in *instance) live(ctx context.Context) {
+	// What was still to be deleted when the process ended.
 	if in.st.Ended != nil {
 		in.retire(ctx, in.st)
 		return
@@ -152,6 +158,8 @@ func (in *instance) run(ctx context.Context) (err error) {
 			err = errGone
 		}
 	}()
+	// The feed may return any error, or none, when its trigger has gone.
+	// Ending its context with a cause lets the supervisor know the true one.
 	err = f.Run(life, func(ctx context.Context, position string, evs ...whisk.Event) error {
 		err := in.emit(ctx, position, evs)
 		if errors.Is(err, errGone) {
@@ -159,6 +167,7 @@ func (in *instance) run(ctx context.Context) (err error) {
 		}
 		return err
 	})
+	// By the contract only the end of ctx ends a feed without an error.
 	if err == nil && ctx.Err() == nil {
 		err = errors.New("the feed ended by itself")
 	}
@@ -170,6 +179,8 @@ func (in *instance) emit(ctx context.Context, position string, evs []whisk.Event
 	if len(evs) > MaxBatch {
 		return whisk.E(whisk.Invalid, "emit", fmt.Errorf("%d events at once are more than %d", len(evs), MaxBatch))
 	}
+	// Looked at before each write: a feed is told a moment late that its
+	// trigger is gone.
 	if in.s.orphan(in.st) {
 		return whisk.E(whisk.NotFound, "emit", errGone)
 	}
@@ -203,11 +214,15 @@ func (in *instance) emit(ctx context.Context, position string, evs []whisk.Event
 // no room.
 func (in *instance) emitAt(ctx context.Context, position string, evs []whisk.Event) error {
 	in.mu.Lock()
+	// The previous position and the count let the bus find out after a power
+	// loss whether the events of this one are all there.
 	c := whisk.Cursor{Feed: in.st.ID, Position: position, Previous: in.position, Count: len(evs)}
 	in.mu.Unlock()
 	delay := firstFullDelay
 	for {
 		err := in.s.parts.Sink.AcceptBatch(ctx, c, evs...)
+		// Only this is waited for here. Any other error ends the run, and the
+		// feed is opened again at the position that the store has.
 		full := errors.Is(err, whisk.Unavailable)
 		in.mu.Lock()
 		in.waiting = full
@@ -243,6 +258,7 @@ func (in *instance) fail(err error) time.Duration {
 	in.restarts++
 	in.s.log.Warn("feed failed", slog.String("feed", in.st.Feed), slog.String("trigger", in.st.Trigger.String()),
 		slog.Int("failures", in.failures), slog.String("err", in.lastErr))
+	// The shift is bounded, or it would overflow after many failures.
 	delay := min(firstDelay<<min(in.failures-1, 10), maxDelay)
 	// Half of it random: feeds of one broken source do not come back as one.
 	return delay/2 + rand.N(delay/2+1)
@@ -302,6 +318,8 @@ func (in *instance) retire(ctx context.Context, st State) {
 		case err == nil:
 			in.s.TriggerGone(in.st.Trigger)
 			return
+		// The last event ended in dead letters. Whoever redelivers it needs
+		// the trigger.
 		case errors.Is(err, whisk.Conflict):
 			_, err = in.change(ctx, func(st *State) {
 				st.Retire = nil

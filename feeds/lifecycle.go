@@ -54,7 +54,8 @@ type Request struct {
 	Params      whisk.Params
 }
 
-// State is what is stored of a feed.
+// State is what is stored of a feed. The position is not in it: that is the
+// sink's, stored with the events that it belongs to.
 type State struct {
 	ID          string       `json:"id"`
 	Feed        string       `json:"feed"`
@@ -98,6 +99,8 @@ func (s *Supervisor) Handle(ctx context.Context, ev LifecycleEvent, req Request)
 	if name.Package != "" {
 		return nil, invalid(fmt.Errorf("%s is not the name of a trigger", name))
 	}
+	// From the look at the state to its change nobody else may act on the same
+	// trigger.
 	unlock, err := s.locks.lock(ctx, name)
 	if err != nil {
 		return nil, whisk.E(whisk.Unavailable, "handle "+string(ev), err)
@@ -156,7 +159,10 @@ func (h *handling) load() error {
 	}
 	h.old, h.rev = st, rev
 	t, _, err := h.s.parts.Triggers.Get(h.name)
+	// A trigger that cannot be read, or is gone before its feed's DELETE, does
+	// not make it another feed.
 	h.same = st.Feed == h.req.Feed && (err != nil || t.Incarnation == st.Incarnation)
+	// A feed can be deleted although its secrets cannot be opened any more.
 	if h.same && h.ev != Delete {
 		h.secrets, h.given, err = h.s.unseal(st)
 		return err
@@ -167,6 +173,8 @@ func (h *handling) load() error {
 // authorize checks the key, and that its namespace has the trigger. A DELETE
 // may come after the trigger's.
 func (h *handling) authorize() error {
+	// One text for every reason: whoever has no key learns nothing of what
+	// there is.
 	refused := whisk.E(whisk.Unauthorized, "authorize feed", errCredentials)
 	ns, subject, err := h.s.parts.Keys.Owner(h.req.AuthKey)
 	if err != nil || ns != h.name.Namespace {
@@ -180,6 +188,7 @@ func (h *handling) authorize() error {
 	return nil
 }
 
+// found checks that the caller may act on the feed, and that there is one.
 func (h *handling) found() error {
 	if err := h.authorize(); err != nil {
 		return err
@@ -194,6 +203,8 @@ func (h *handling) found() error {
 // nothing, so that a deployment that is run again keeps every feed's place.
 func (h *handling) define(ctx context.Context) error {
 	alive := h.same && h.old.Ended == nil
+	// Before the digest: what a client has read and sends back unchanged is
+	// the same.
 	if err := h.unmask(); err != nil {
 		return err
 	}
@@ -283,6 +294,8 @@ func (h *handling) store(ctx context.Context, def Definition, digest string, kee
 		h.s.restore(ctx, h.name)
 		return err
 	}
+	// Only when the new state is stored: until then the old feed may be
+	// started again, and needs its position.
 	if h.rev != 0 && st.ID != h.old.ID {
 		h.s.forget(ctx, h.old.ID)
 	}
@@ -326,6 +339,8 @@ func (h *handling) pause(ctx context.Context) error {
 	return nil
 }
 
+// answer is the result of what was carried out, in the provider's words if it
+// has any.
 func (h *handling) answer() (any, error) {
 	a, custom := h.p.(Answerer)
 	if h.ev != Read && !custom {
@@ -389,6 +404,8 @@ func (s *Supervisor) seal(st *State, secrets whisk.Params, given string) error {
 	for _, p := range secrets {
 		st.Hidden = append(st.Hidden, p.Key)
 	}
+	// Tied to the feed's ID: a box that is copied to another feed does not
+	// open.
 	st.Sealed, err = s.parts.Vault.Seal(plain, st.ID)
 	return err
 }

@@ -32,6 +32,7 @@ type Supervisor struct {
 	now   func() time.Time
 	locks locks // one lifecycle event at a time for each trigger
 
+	// Held for a moment only, and after a trigger's lock, never before one.
 	mu      sync.Mutex
 	feeds   map[whisk.Name]*instance
 	running context.Context // of Run; nil before
@@ -62,6 +63,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.running = ctx
 	s.mu.Unlock()
+	// One after the other: what cannot be resumed is tried again by reap and
+	// does not keep the rest waiting.
 	for _, st := range s.parts.States.List("") {
 		if err := s.resume(ctx, st.Trigger); err != nil {
 			s.log.WarnContext(ctx, "feed not resumed yet", slog.String("trigger", st.Trigger.String()), slog.Any("err", err))
@@ -78,6 +81,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true // from here on start adds no goroutine
 	s.mu.Unlock()
+	// Feeds are let go only when none of them runs: Close must not meet a Run.
 	s.work.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +120,11 @@ func (s *Supervisor) resume(ctx context.Context, name whisk.Name) error {
 func (s *Supervisor) orphan(st State) bool {
 	t, _, err := s.parts.Triggers.Get(st.Trigger)
 	if err != nil {
+		// A store that cannot be read is no reason to delete a feed.
 		return errors.Is(err, whisk.NotFound)
 	}
+	// The name may have been taken by a new trigger, which knows nothing of
+	// this feed.
 	return t.Incarnation != st.Incarnation
 }
 
@@ -129,6 +136,7 @@ func (s *Supervisor) TriggerGone(name whisk.Name) {
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
+	// Somebody has called already, and reap will find this name too.
 	default:
 	}
 }
@@ -168,6 +176,7 @@ func (s *Supervisor) reap(ctx context.Context) {
 func (s *Supervisor) remove(ctx context.Context, name whisk.Name, st State, rev whisk.Revision) error {
 	s.stop(ctx, name)
 	if err := s.parts.States.Delete(ctx, name, rev); err != nil && !errors.Is(err, whisk.NotFound) {
+		// The state is still there, so the feed is too.
 		s.restore(ctx, name)
 		return err
 	}
@@ -203,8 +212,11 @@ func (s *Supervisor) start(ctx context.Context, st State) {
 	life, cancel := context.WithCancel(run)
 	in := &instance{s: s, st: st, cancel: cancel, done: make(chan struct{})}
 	s.feeds[st.Trigger] = in
+	// Under the lock that sets stopped: Wait never meets an Add from zero.
 	s.work.Add(1)
 	s.mu.Unlock()
+	// Before the goroutine: when the caller goes on, the feed has its address,
+	// or its error.
 	in.open(ctx)
 	go func() {
 		defer s.work.Done()
@@ -223,6 +235,8 @@ func (s *Supervisor) stop(ctx context.Context, name whisk.Name) {
 		return
 	}
 	in.cancel()
+	// The wait has no end: a feed that still runs could emit beside the one
+	// that replaces it. The warning tells people why nothing happens.
 	slow := time.NewTimer(stopWarning)
 	defer slow.Stop()
 	for {
@@ -236,6 +250,7 @@ func (s *Supervisor) stop(ctx context.Context, name whisk.Name) {
 	}
 }
 
+// lookup returns the running feed of a trigger; nil if there is none.
 func (s *Supervisor) lookup(name whisk.Name) *instance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,6 +302,8 @@ func (l *locks) lock(ctx context.Context, n whisk.Name) (unlock func(), err erro
 		nl.free <- struct{}{}
 		l.held[n] = nl
 	}
+	// Counted before the wait, so that the lock of those that wait is not
+	// dropped from the map.
 	nl.users++
 	l.mu.Unlock()
 	leave := func() {

@@ -36,6 +36,7 @@ func NewVault(key []byte) (Vault, error) {
 }
 
 func (v *aesVault) Seal(plain []byte, context string) ([]byte, error) {
+	// The box begins with its nonce.
 	nonce := make([]byte, v.aead.NonceSize(), v.aead.NonceSize()+len(plain)+v.aead.Overhead())
 	rand.Read(nonce) //nolint:errcheck // never fails (crypto/rand, Go 1.24)
 	return v.aead.Seal(nonce, nonce, plain, []byte(context)), nil
