@@ -20,6 +20,7 @@ func (p Page) query() url.Values {
 	return url.Values{"limit": {strconv.Itoa(p.Limit)}, "skip": {strconv.Itoa(p.Skip)}}
 }
 
+// overwriting lets a PUT change what is there. Without it, that is a Conflict.
 func overwriting(yes bool) url.Values { return url.Values{"overwrite": {strconv.FormatBool(yes)}} }
 
 // Info is what a server says of itself.
@@ -39,6 +40,8 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 
 // Kinds returns the kinds of actions on offer, by family; it needs no key.
 func (c *Client) Kinds(ctx context.Context) (map[string][]string, error) {
+	// The root of the server answers with OpenWhisk's document of what it
+	// offers.
 	var doc struct {
 		Runtimes map[string][]struct {
 			Kind string `json:"kind"`
@@ -74,6 +77,8 @@ func (c *Client) Namespaces(ctx context.Context) ([]string, error) {
 func (c *Client) Actions(ctx context.Context, namespace, pkg string, p Page) ([]Action, error) {
 	path := c.rest(namespace, "actions")
 	if pkg != "" {
+		// The slash at the end makes it a list; without it, it is an action of
+		// that name.
 		path = c.rest(namespace, "actions", pkg, "")
 	}
 	var out []Action
@@ -129,11 +134,15 @@ func (c *Client) Invoke(ctx context.Context, n whisk.Name, payload any, blocking
 	switch {
 	case err != nil:
 		return out, err
+	// The wait of a blocking call ends before the action does: the server
+	// answers as for one that does not block.
 	case blocking && status == http.StatusAccepted:
 		return out, &whisk.Error{Kind: whisk.Unavailable, Err: &Failure{
 			Status: status, Exit: exitPending, Pending: true, Body: body,
 			Message: "Request accepted, but processing not completed yet.",
 		}}
+	// A whole record comes with status 200, whatever became of the action.
+	// Only an answer with the result alone has the status of its failure.
 	case blocking && !result && ids.Response != nil && !ids.Response.Success:
 		return out, &whisk.Error{Kind: whisk.Internal, Err: &Failure{
 			Status: status, Exit: exitOfStatus(http.StatusBadGateway), Application: true, Body: body,
@@ -206,6 +215,7 @@ func (c *Client) PutRule(ctx context.Context, n whisk.Name, r RulePut, overwrite
 
 // SetRule enables or disables a rule.
 func (c *Client) SetRule(ctx context.Context, n whisk.Name, s whisk.Status) error {
+	// OpenWhisk's client sends the other two members as well, as null.
 	body := struct {
 		Status  whisk.Status `json:"status"`
 		Trigger *string      `json:"trigger"`
@@ -316,6 +326,7 @@ func (c *Client) Result(ctx context.Context, id string) (Response, error) {
 // there, with the binding's parameters.
 func (c *Client) ActionURL(a Action) string {
 	ns, pkg, _ := strings.Cut(cmp.Or(a.Binding, a.Namespace), "/")
+	// A package, or a binding, stands in the namespace, after a slash.
 	n := whisk.Name{Namespace: ns, Package: pkg, Entity: a.Name}
 	if string(a.Annotations.Get("web-export")) != "true" {
 		return c.base + c.in("actions", n)

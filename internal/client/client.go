@@ -62,6 +62,8 @@ func New(at Endpoint, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Only the beginning of an answer is waited for with a bound: a stream
+	// goes on for as long as the caller listens.
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -85,7 +87,8 @@ func New(at Endpoint, opts ...Option) (*Client, error) {
 // Endpoint returns where and as whom c calls.
 func (c *Client) Endpoint() Endpoint { return c.at }
 
-// call is one request. Path is escaped already and begins with a slash.
+// call is one request. Path is escaped already and begins with a slash. Public:
+// it needs no key, and is sent none.
 type call struct {
 	method, path string
 	query        url.Values
@@ -113,6 +116,8 @@ func (c *Client) do(ctx context.Context, r call, out any) (json.RawMessage, int,
 		return answer, resp.StatusCode, c.failure(resp.StatusCode, answer)
 	}
 	if out != nil {
+		// JSON of another shape is an error all the same: the server is not
+		// one that we understand.
 		if err := json.Unmarshal(answer, out); err != nil && json.Valid(answer) {
 			return answer, resp.StatusCode, whisk.E(whisk.Internal, "read answer", fmt.Errorf("%s %s: %w", r.method, r.path, err))
 		}
@@ -186,6 +191,7 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &why) {
 		err = why.Err // what happened, without the names of the calls
 	}
+	// The caller knows why, and no remedy is called for.
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -199,6 +205,8 @@ func (c *Client) unreachable(err error) error {
 	}
 }
 
+// noKey is the failure of a call that needs a key when none was found. Nothing
+// is sent.
 func (c *Client) noKey() error {
 	return &whisk.Error{
 		Kind: whisk.Unauthorized, Hint: "start a server with 'millrace dev', which leaves a key in its data folder, or give one with --auth or 'millrace property set --auth'",

@@ -46,6 +46,8 @@ type Settings struct {
 func (e Endpoint) URL() (string, error) {
 	s := e.Host
 	if !strings.HasPrefix(s, "http://") && !strings.HasPrefix(s, "https://") {
+		// As wsk does. A server that speaks no TLS has its scheme in the
+		// properties file.
 		s = "https://" + s
 	}
 	u, err := url.Parse(strings.TrimRight(s, "/"))
@@ -90,6 +92,7 @@ func Discover(s Settings, getenv func(string) string, home, data string) (Endpoi
 		if props["AUTH"] == "" && (e.Auth == "" || props["APIHOST"] == "") {
 			continue
 		}
+		// One file only: what a second one says belongs to another key.
 		e.take(f, props)
 		break
 	}
@@ -166,6 +169,7 @@ func ReadProps(file string) (map[string]string, error) {
 // WriteProps writes a properties file, whole or not at all, for its user only:
 // it holds a key.
 func WriteProps(file string, props map[string]string) error {
+	// A link stays a link: the file behind it is replaced.
 	if to, err := filepath.EvalSymlinks(file); err == nil {
 		file = to
 	}

@@ -108,6 +108,7 @@ type Binding struct {
 func (b *Binding) UnmarshalJSON(in []byte) error {
 	*b = Binding{}
 	if bytes.HasPrefix(bytes.TrimSpace(in), []byte("{")) {
+		// Without this method, which would call itself.
 		type plain Binding
 		return json.Unmarshal(in, (*plain)(b))
 	}

@@ -57,6 +57,8 @@ func exitOfStatus(status int) int { return (status - 256) & 0xff }
 // failure makes an error of an answer that is not a success.
 func (c *Client) failure(status int, body []byte) error {
 	f := &Failure{Status: status, Exit: exitOfStatus(status)}
+	// Three shapes are told apart below: an error of the API, the record of an
+	// action that failed, and the bare result of one.
 	var e struct {
 		Error    json.RawMessage `json:"error"`
 		Code     json.RawMessage `json:"code"`
@@ -77,10 +79,13 @@ func (c *Client) failure(status int, body []byte) error {
 	case decoded && status == http.StatusBadGateway && isSet(e.Error):
 		f.Application, f.Body = true, body
 		f.Message = applicationMessage(body)
+	// No shape that a server of ours answers with: a proxy may have answered.
 	default:
 		f.Message = fmt.Sprintf("The connection failed, or timed out. (HTTP status code %d)", status)
 	}
 	hint := c.remedy(status)
+	// The server's own remedy is the better one. In what an action answers, a
+	// hint is the action's.
 	if e.Hint != "" && !f.Application {
 		hint = e.Hint
 	}
@@ -105,6 +110,7 @@ func (c *Client) remedy(status int) string {
 	return ""
 }
 
+// isSet reports whether a member is there and not null.
 func isSet(v json.RawMessage) bool { return len(v) > 0 && string(v) != "null" }
 
 // plain shows a JSON value as text: strings without their quotes.

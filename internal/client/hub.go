@@ -154,6 +154,7 @@ func (c *Client) Follow(ctx context.Context, trigger string, open func(), fn fun
 	if resp.StatusCode != http.StatusOK {
 		return c.failure(resp.StatusCode, firstBytes(resp.Body))
 	}
+	// Only after the answer has begun: what happens from here on is told.
 	open()
 	err = readStream(resp.Body, func(m message) error {
 		t, ok, err := told(m)
@@ -162,6 +163,7 @@ func (c *Client) Follow(ctx context.Context, trigger string, open func(), fn fun
 		}
 		return fn(t)
 	})
+	// A stream that was cut off by the caller fails in many ways.
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -186,6 +188,7 @@ func told(m message) (Told, bool, error) {
 		if err := json.Unmarshal(m.Data, &t.Entry); err != nil {
 			return t, false, whisk.E(whisk.Internal, "read stream", fmt.Errorf("%s: %w", m.Event, err))
 		}
+		// On the stream the kind is the message's name.
 		t.Entry.Kind = whisk.EntryKind(m.Event)
 		return t, true, nil
 	}

@@ -30,6 +30,7 @@ func readStream(r io.Reader, fn func(message) error) error {
 	has := false
 	for first := true; lines.Scan(); first = false {
 		line := lines.Bytes()
+		// A byte order mark may come first and says nothing.
 		if first {
 			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 		}
@@ -46,6 +47,9 @@ func readStream(r io.Reader, fn func(message) error) error {
 			m.Event, data, has = "", data[:0], false
 			continue
 		}
+		// A line without a colon is a field without a value; one that begins
+		// with a colon is a comment, with which a server keeps the connection
+		// open: its field is empty and matches nothing here.
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(field) {
