@@ -44,7 +44,8 @@ const (
 	ProcessOnly Durability = "process"
 )
 
-// Config is everything that can be set. Make one with Dev or Serve.
+// Config is everything that can be set. Make one with Dev or Serve. The zero
+// value is not valid.
 type Config struct {
 	Listen           string     // host:port of the API; no host means all interfaces, port 0 any free one
 	Data             string     // folder of everything the server keeps, absolute
@@ -96,6 +97,8 @@ func DefaultData() string {
 	return dir
 }
 
+// guestKey is the form of OpenWhisk's keys: clients send what is before the
+// colon as the user and what is behind it as the password.
 var guestKey = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}:[0-9A-Za-z]{64}$`)
 
 // Validate returns nil when the server could start with c, else Invalid with
@@ -107,6 +110,7 @@ func (c Config) Validate() error {
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
 		bad("listen", "%q is not host:port, as in 127.0.0.1:%s", c.Listen, Port)
+	// A name such as http is a port as well.
 	} else if _, err := net.LookupPort("tcp", port); err != nil {
 		bad("listen", "%q is not a port", port)
 	}
@@ -147,6 +151,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// isOrigin reports whether s may stand before the path of an address: a query
+// or a user in it would end up in the middle.
 func isOrigin(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&

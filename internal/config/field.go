@@ -9,6 +9,7 @@ import (
 
 // Field is one setting: its name, what it is for, and how it is read from and
 // shown as text. Flags, environment, file and documentation all come from it.
+// What Get shows, Set takes.
 type Field struct {
 	Name  string // as on the command line and in the file
 	Value string // what the value is, in a word: for help texts
@@ -71,6 +72,7 @@ func Fields() []Field {
 	}
 }
 
+// text is a setting that is kept as it is written.
 func text(name, value, usage string, at func(*Config) *string) Field {
 	return Field{
 		Name: name, Value: value, Usage: usage,
@@ -84,6 +86,7 @@ func text(name, value, usage string, at func(*Config) *string) Field {
 func path(name, value, usage string, at func(*Config) *string) Field {
 	f := text(name, value, usage, at)
 	f.Set = func(c *Config, s string) error {
+		// Empty stands for the default and must not become the working folder.
 		if s == "" {
 			*at(c) = ""
 			return nil
@@ -107,6 +110,7 @@ func setInt(to *int, s string) error {
 	return nil
 }
 
+// setBool takes the words that YAML 1.1 and environments use for either value.
 func setBool(to *bool, s string) error {
 	switch strings.ToLower(s) {
 	case "true", "yes", "on", "1":

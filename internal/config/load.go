@@ -41,6 +41,8 @@ func Load(base Config, from Sources) (Config, error) {
 		file = env[EnvConfig]
 	}
 	c := base
+	// Whatever fails is noted with the place it came from, and the rest is
+	// read on: a person mends all of it at once.
 	set := func(where string, f Field, value string) {
 		if err := f.Set(&c, value); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", where, err))
@@ -49,6 +51,8 @@ func Load(base Config, from Sources) (Config, error) {
 	if file != "" {
 		errs = append(errs, readFile(file, byName, set)...)
 	}
+	// By the list of fields and not by the map, so that errors come in one
+	// order.
 	for _, f := range Fields() {
 		if v, ok := env[f.Env()]; ok {
 			set(f.Env(), f, v)
@@ -59,6 +63,8 @@ func Load(base Config, from Sources) (Config, error) {
 			set("--"+f.Name, f, v)
 		}
 	}
+	// Also when a source had errors: what it could set is checked all the
+	// same.
 	if err := c.Validate(); err != nil {
 		errs = append(errs, err)
 	}
@@ -103,6 +109,9 @@ func readFile(name string, known map[string]Field, set func(where string, f Fiel
 	return readYAML(name, f, known, set)
 }
 
+// readYAML reads the nodes of the document instead of decoding it: so that
+// every fault has its line, and values come as they are written, for the same
+// Set that reads flags.
 func readYAML(name string, r io.Reader, known map[string]Field, set func(where string, f Field, value string)) []error {
 	var doc yaml.Node
 	dec := yaml.NewDecoder(r)

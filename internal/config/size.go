@@ -11,6 +11,8 @@ import (
 // Size is a number of bytes that shows itself the way people write it: 512m.
 type Size int64
 
+// sizeUnits are the suffixes, the largest first: String takes the first that
+// fits.
 var sizeUnits = []struct {
 	suffix string
 	bytes  int64
@@ -39,6 +41,7 @@ func setSize(to *int64, s string) error {
 		}
 	}
 	n, err := strconv.ParseInt(num, 10, 64)
+	// The product must not overflow.
 	if err != nil || n < 0 || n > math.MaxInt64/unit {
 		return fmt.Errorf("%q is not a size, as in 512m or 2g", s)
 	}
@@ -56,6 +59,8 @@ func machineMemory() int64 {
 	if b, err := os.ReadFile("/proc/meminfo"); err == nil {
 		total = min(total, memTotal(string(b)))
 	}
+	// Control groups of either version. Where there is no limit, the file
+	// holds the word max, or a number that is larger than any machine.
 	for _, f := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		if b, err := os.ReadFile(f); err == nil {
 			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 {
