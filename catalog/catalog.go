@@ -63,6 +63,8 @@ func Load(fsys fs.FS) (*Catalog, error) {
 		pkgs, errs := load(fsys, file)
 		faults = append(faults, errs...)
 		for _, p := range pkgs {
+			// A manifest may hold packages of any name, so folders do not keep
+			// them apart.
 			if other, twice := from[p.Name]; twice {
 				faults = append(faults, fmt.Errorf("%s: package %s is in %s already", file, p.Name, other))
 				continue
@@ -99,6 +101,8 @@ func load(fsys fs.FS, file string) ([]Package, []error) {
 // Entities returns the entities of p in a namespace, as a client's PUT would
 // leave them; the writer sets when they were updated.
 func (p *Package) Entities(namespace string) (whisk.Package, []whisk.Action) {
+	// OpenWhisk counts the version of an entity by its changes; that of a
+	// release is in the manifest.
 	const version = "0.0.1"
 	pkg := whisk.Package{
 		Meta: whisk.Meta{
@@ -123,8 +127,11 @@ func (p *Package) Entities(namespace string) (whisk.Package, []whisk.Action) {
 }
 
 // annotations adds what the platform notes on every action of its own accord.
+// What a manifest says of the key is kept, what it says of exec is not.
 func annotations(given whisk.Params) whisk.Params {
 	if given.Get("provide-api-key") == nil {
+		// As the API does for every new action: a missing annotation would
+		// mean yes.
 		given = given.Set("provide-api-key", "false")
 	}
 	return given.With(whisk.Param{Key: "exec", Value: json.RawMessage(`"` + whisk.KindBuiltin + `"`)})

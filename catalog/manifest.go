@@ -19,12 +19,15 @@ import (
 // maxManifest bounds a manifest, in bytes.
 const maxManifest = 1 << 20
 
-// reader reads one manifest and gathers what is wrong with it.
+// reader reads one manifest and gathers what is wrong with it. It goes on after
+// a fault, so that an author is told of all of them at once. What is returned
+// is only of use when there are none.
 type reader struct {
 	file   string
 	faults []error
 }
 
+// bad notes what is wrong with the node n.
 func (r *reader) bad(n *yaml.Node, format string, args ...any) {
 	r.faults = append(r.faults, fmt.Errorf("%s:%d: %s", r.file, n.Line, fmt.Sprintf(format, args...)))
 }
@@ -42,6 +45,7 @@ func (r *reader) manifest(data []byte) []Package {
 		r.faults = append(r.faults, fmt.Errorf("%s: %w", r.file, err))
 		return nil
 	}
+	// The rest would be ignored otherwise.
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		r.bad(top, "the manifest has more than one document")
 		return nil
@@ -50,6 +54,8 @@ func (r *reader) manifest(data []byte) []Package {
 	read := func(_, v *yaml.Node) {
 		r.each(v, "package", func(k, v *yaml.Node) { pkgs = append(pkgs, r.pkg(k, v)) })
 	}
+	// With wskdeploy the packages may stand under a project, whose name and
+	// version mean nothing here.
 	project := func(_, v *yaml.Node) {
 		r.members(v, map[string]func(k, v *yaml.Node){
 			"name":     func(_, v *yaml.Node) { r.text(v) },
@@ -64,8 +70,10 @@ func (r *reader) manifest(data []byte) []Package {
 	return pkgs
 }
 
+// versionForm is a semantic version.
 var versionForm = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
 
+// pkg reads one package. The name has been checked.
 func (r *reader) pkg(name, body *yaml.Node) Package {
 	p := Package{Name: name.Value, Version: "0.0.1", License: "unlicensed"}
 	if strings.EqualFold(p.Name, whisk.DefaultPackage) {
@@ -90,8 +98,11 @@ func (r *reader) pkg(name, body *yaml.Node) Package {
 	return p
 }
 
+// functionForm is a feed's or action's name within the binary's table of
+// builtin functions.
 var functionForm = regexp.MustCompile(`^[a-z][a-zA-Z0-9-]*/[a-z][a-zA-Z0-9-]*$`)
 
+// action reads one action, which must name its function and runtime.
 func (r *reader) action(name, body *yaml.Node) Action {
 	a := Action{Name: name.Value, Limits: whisk.StdLimits()}
 	var runtime string
@@ -121,6 +132,8 @@ func (r *reader) action(name, body *yaml.Node) Action {
 	return a
 }
 
+// limits reads those limits that are named, in wskdeploy's words and units,
+// into l.
 func (r *reader) limits(n *yaml.Node, l *whisk.Limits) {
 	within := func(into *int, b whisk.Range) func(k, v *yaml.Node) {
 		return func(k, v *yaml.Node) {
@@ -136,6 +149,7 @@ func (r *reader) limits(n *yaml.Node, l *whisk.Limits) {
 	})
 }
 
+// described adds the annotation that a description stands for.
 func (r *reader) described(ps whisk.Params, n *yaml.Node) whisk.Params {
 	b, err := json.Marshal(r.text(n))
 	if err != nil {
@@ -145,6 +159,7 @@ func (r *reader) described(ps whisk.Params, n *yaml.Node) whisk.Params {
 	return ps.With(whisk.Param{Key: "description", Value: b})
 }
 
+// annotations reads a mapping of any values, in its order.
 func (r *reader) annotations(n *yaml.Node) whisk.Params {
 	var ps whisk.Params
 	r.each(n, "", func(k, v *yaml.Node) {
@@ -170,10 +185,13 @@ func zeros() map[string]string {
 	return map[string]string{"string": `""`, "integer": "0", "float": "0.0", "boolean": "false", "json": "{}", "slice": "[]"}
 }
 
+// input reads one parameter; nil after a fault.
 func (r *reader) input(k, v *yaml.Node) json.RawMessage {
 	if v.Kind != yaml.MappingNode {
 		value := r.json(v)
 		if v.Kind == yaml.ScalarNode && v.Tag == "!!str" {
+			// In the short form the name of a type stands for a value of it,
+			// as wskdeploy reads it.
 			if zero, ok := zeros()[v.Value]; ok {
 				return json.RawMessage(zero)
 			}
@@ -195,6 +213,8 @@ func (r *reader) input(k, v *yaml.Node) json.RawMessage {
 		"value":       func(_, v *yaml.Node) { value = r.json(v); r.plain(v) },
 		"default":     func(_, v *yaml.Node) { std = r.json(v); r.plain(v) },
 	})
+	// A required input must have a value in the manifest itself: nobody is
+	// asked for one at an installation.
 	switch {
 	case value != nil:
 		return value
@@ -239,6 +259,7 @@ func (r *reader) members(n *yaml.Node, known map[string]func(k, v *yaml.Node)) {
 // What names a kind of entity must be a name for one.
 func (r *reader) each(n *yaml.Node, kind string, do func(k, v *yaml.Node)) {
 	n = resolved(n)
+	// A member without a value is an empty mapping.
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return
 	}
@@ -249,6 +270,7 @@ func (r *reader) each(n *yaml.Node, kind string, do func(k, v *yaml.Node)) {
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], resolved(n.Content[i+1])
+		// A merge key would bring in members that are not checked here.
 		if k.Kind != yaml.ScalarNode || k.Tag == "!!merge" {
 			r.bad(k, "keys must be texts")
 			continue
@@ -274,6 +296,7 @@ func resolved(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// text reads a scalar as it is written: 1.10 is a version and no number.
 func (r *reader) text(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
 		r.bad(n, "this is not a text")
