@@ -102,7 +102,8 @@ func DefaultData() string {
 var guestKey = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}:[0-9A-Za-z]{64}$`)
 
 // Validate returns nil when the server could start with c, else Invalid with
-// every bad setting. It looks at values only, not at the machine.
+// every bad setting. It looks at values only, not at the machine. A port may be
+// a name, as in localhost:http.
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(name, format string, args ...any) {
@@ -110,7 +111,6 @@ func (c Config) Validate() error {
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
 		bad("listen", "%q is not host:port, as in 127.0.0.1:%s", c.Listen, Port)
-	// A name such as http is a port as well.
 	} else if _, err := net.LookupPort("tcp", port); err != nil {
 		bad("listen", "%q is not a port", port)
 	}
