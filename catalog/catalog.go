@@ -76,6 +76,8 @@ func Load(fsys fs.FS) (*Catalog, error) {
 	if len(faults) > 0 {
 		return nil, whisk.E(whisk.Invalid, "load catalog", errors.Join(faults...))
 	}
+	// Folders come by their own names, which need not be those of the
+	// packages.
 	slices.SortFunc(c.Packages, func(a, b Package) int { return cmp.Compare(a.Name, b.Name) })
 	return c, nil
 }
