@@ -31,6 +31,8 @@ func (a *app) actionCommand() *cobra.Command {
 		a.actionPut(false), a.actionPut(true), a.actionInvoke(), a.actionGet(), a.actionDelete(), a.actionList())
 }
 
+// actionPut is the command of create and update: they differ in whether the
+// action may be there, and may come without code.
 func (a *app) actionPut(update bool) *cobra.Command {
 	var f actionFlags
 	f.update = update
@@ -61,6 +63,9 @@ func (a *app) actionPut(update bool) *cobra.Command {
 		if update {
 			fs.StringArrayVar(&f.delAnnotations, "del-annotation", nil, "the list of annotations to be deleted from the action, e.g. --del-annotation key1 --del-annotation key2")
 		}
+		// A limit with its default value that was given is sent, one that was
+		// not given is not: an update must not put defaults in the place of
+		// what is there.
 		f.changed = fs.Changed
 	}
 	v.run = func(ctx context.Context, args []string) error { return a.putAction(ctx, args, &f) }
@@ -76,6 +81,8 @@ func (a *app) putAction(ctx context.Context, args []string, f *actionFlags) erro
 	if err != nil {
 		return a.invalidArguments(err)
 	}
+	// Asked for only by an update, whose annotations may depend on those that
+	// are there. An action that is not there yet is made.
 	var existing *client.Action
 	if f.update {
 		found, err := t.Action(ctx, t.name, false)
@@ -102,6 +109,7 @@ func (a *app) putAction(ctx context.Context, args []string, f *actionFlags) erro
 
 // invalidArguments puts wsk's words before what was wrong with the arguments.
 func (a *app) invalidArguments(err error) error {
+	// A copy: the failure may be somebody else's.
 	f := *a.failureOf(err)
 	f.text = "Invalid argument(s). " + f.text
 	if f.hint == "" {
@@ -129,6 +137,7 @@ func (a *app) actionOf(ctx context.Context, t clientAndName, args []string, f *a
 		act.Exec, err = a.sequenceOf(t.Endpoint().Namespace, args[1])
 	case len(args) > 1 || f.docker != "":
 		act.Exec, err = a.execOf(args[1:], f)
+	// Without an artifact an update changes only what its flags say.
 	case !f.update:
 		return act, a.noArtifact()
 	}
@@ -156,6 +165,7 @@ func (a *app) copyAction(ctx context.Context, t clientAndName, from string, to *
 	return nil
 }
 
+// sequenceOf makes the exec of a sequence from a list with commas.
 func (a *app) sequenceOf(own, list string) (*client.Exec, error) {
 	e := &client.Exec{Kind: whisk.KindSequence}
 	for _, s := range strings.Split(list, ",") {
@@ -188,6 +198,8 @@ func (f *actionFlags) limits() *client.Limits {
 	return &l
 }
 
+// actionInvoke is the command that runs an action. With -r the record is not
+// shown but the result, and both wait.
 func (a *app) actionInvoke() *cobra.Command {
 	var blocking, result bool
 	return a.verb(verb{
@@ -219,9 +231,12 @@ func (a *app) showInvoked(n whisk.Name, got client.Invoked, err error, show show
 	switch {
 	case err == nil:
 		return a.printInvoked(a.sys.Out, n, got, show)
+	// It goes on: the ID is what it can be asked for by later.
 	case f != nil && f.Pending:
 		a.okLine(a.sys.Err, "invoked %s, but the request has not yet finished, with id %s", a.boldName(n), a.bold(got.ActivationID))
 		return told(err)
+	// The record or result is shown, and is the message: nothing else is to be
+	// told.
 	case f != nil && f.Application:
 		if perr := a.printInvoked(a.sys.Err, n, got, shown{show.header, true}); perr != nil {
 			return perr
@@ -259,6 +274,8 @@ func (a *app) actionGet() *cobra.Command {
 		},
 		run: func(ctx context.Context, args []string) error {
 			field := fieldOf(args)
+			// A filter that no action has is refused before the server is
+			// asked.
 			if _, ok := member(client.Action{}, field); field != "" && !ok && !url && !summary {
 				return a.misuse(exitUsage, fmt.Sprintf("Invalid field filter '%s'.", field))
 			}
@@ -266,6 +283,8 @@ func (a *app) actionGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// Code can be large: it is only asked for when it is to be
+			// written.
 			save = save || saveAs != ""
 			act, err := t.Action(ctx, t.name, save)
 			if err != nil {
@@ -401,6 +420,7 @@ func (a *app) saveCode(act client.Action, name string) error {
 	if name == "" {
 		name = act.Name + extensionOf(e.Kind, binary)
 	}
+	// Never over a file that is there: it may be the newer code.
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, os.ErrExist) {
 		return &failure{text: fmt.Sprintf("The file '%s' already exists", name), exit: exitUsage, hint: "name another with --save-as"}

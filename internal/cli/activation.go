@@ -37,6 +37,8 @@ func (a *app) activationList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// The server lists the activations of the key's own namespace; of
+			// an argument only the name of an action counts.
 			q.Name = t.name.Local()
 			list, err := t.Activations(ctx, q)
 			if err != nil {
@@ -71,6 +73,8 @@ func (a *app) printActivations(list []client.Activation, full bool) error {
 		a.print("%s\n", a.bold(""))
 		return nil
 	}
+	// The columns are as wide as the widest entry, and never narrower than
+	// wsk's.
 	kind, status := len("Kind"), len(statusWords[0])
 	for _, e := range list {
 		kind, status = max(kind, len(kindOf(e))), max(status, len(statusWord(e)))
@@ -86,6 +90,7 @@ func (a *app) printActivations(list []client.Activation, full bool) error {
 	return nil
 }
 
+// kindOf is the kind of the action that ran; activations of triggers have none.
 func kindOf(e client.Activation) string {
 	if k := e.Annotations.Text("kind"); k != "" {
 		return k
@@ -145,6 +150,7 @@ func (a *app) ofActivation(v verb, what string, do func(ctx context.Context, c *
 		}
 	}
 	v.run = func(ctx context.Context, args []string) error {
+		// Wrong arguments are told without asking the server.
 		if !last {
 			if err := a.count(args, 1, most, needActivation); err != nil {
 				return err
@@ -226,6 +232,7 @@ func (a *app) activationResult() *cobra.Command {
 	})
 }
 
+// printLogs prints log lines; with strip their text alone.
 func (a *app) printLogs(lines []string, strip bool) {
 	for _, l := range lines {
 		if strip {
@@ -291,6 +298,7 @@ type poll struct {
 func (p *poll) run(ctx context.Context, ago time.Duration) error {
 	p.say("Enter Ctrl-c to exit.\n")
 	p.since = time.Now().Add(-ago).UnixMilli()
+	// By the server's own times: this machine's clock may differ from its.
 	if ago == 0 {
 		last, err := p.c.Activations(ctx, client.ActivationQuery{Page: client.Page{Limit: 1}, Full: true})
 		if err != nil {

@@ -67,6 +67,7 @@ func takePairs(args []string) (rest []string, g given, err error) {
 		var to *whisk.Params
 		file := false
 		switch arg {
+		// What follows are arguments, whatever they look like.
 		case "--":
 			return append(rest, args[i:]...), g, nil
 		case "-p", "--param":
@@ -96,6 +97,8 @@ func takePairs(args []string) (rest []string, g given, err error) {
 		case len(left) < 2:
 			err = fmt.Errorf("Arguments for '%s' must be a key/value pair", arg)
 		default:
+			// Both are taken as they are, even if they begin with a dash:
+			// values may.
 			*to = to.Set(left[0], string(valueOf(left[1])))
 			i += 2
 		}
@@ -106,6 +109,7 @@ func takePairs(args []string) (rest []string, g given, err error) {
 	return rest, g, nil
 }
 
+// pairFailure puts wsk's words before what is wrong with a KEY VALUE flag.
 func pairFailure(flag string, err error) error {
 	var own *failure
 	if errors.As(err, &own) {
@@ -163,6 +167,7 @@ func membersOf(b []byte) (whisk.Params, error) {
 		return nil, fmt.Errorf("it begins with %v", t)
 	}
 	var out whisk.Params
+	// Token by token, as decoding into a map would lose the order.
 	for d.More() {
 		key, err := d.Token()
 		if err != nil {
@@ -215,6 +220,7 @@ func (a *app) name(s, own string) (whisk.Name, error) {
 		return whisk.Name{}, a.usage(fmt.Sprintf("'%s' is not a valid qualified name: A valid qualified name must be specified.", s))
 	}
 	full := s
+	// namespace/package/name, without the slash that should be before it.
 	if strings.Count(s, "/") == 2 && !strings.HasPrefix(s, "/") {
 		full = "/" + s
 	}
@@ -226,6 +232,7 @@ func (a *app) name(s, own string) (whisk.Name, error) {
 		return refuse()
 	}
 	for _, p := range parts {
+		// Such a segment would lead elsewhere in the address of the call.
 		if p == "" || p == "." || p == ".." {
 			return refuse()
 		}
@@ -239,7 +246,8 @@ func (a *app) name(s, own string) (whisk.Name, error) {
 	return whisk.Name{Namespace: parts[0], Package: parts[1], Entity: parts[2]}, nil
 }
 
-// call returns a client, and the name that the first argument says.
+// target returns a client, and the name that the first argument says. Without
+// arguments it is the key's own namespace.
 func (a *app) target(args []string) (clientAndName, error) {
 	c, err := a.client()
 	if err != nil {

@@ -63,6 +63,7 @@ func OS(version string) System {
 
 // getenv returns the last value of name in Environ, or "".
 func (s System) getenv(name string) string {
+	// From the end: of a name that is there twice, the later one counts.
 	for i := len(s.Environ) - 1; i >= 0; i-- {
 		if v, ok := strings.CutPrefix(s.Environ[i], name+"="); ok {
 			return v
@@ -90,6 +91,7 @@ type app struct {
 func Main(ctx context.Context, sys System, args []string, start StartServer) int {
 	a := &app{sys: sys, start: start}
 	a.root = a.commands()
+	// Before cobra sees them: see pairs.
 	rest, given, err := takePairs(args)
 	if err == nil {
 		a.given = given
@@ -128,6 +130,8 @@ Start everything on this machine, with a demonstration:
   millrace dev --try`
 
 func (a *app) commands() *cobra.Command {
+	// Errors and usage are silenced, as exit tells the cause and the remedy of
+	// every failure in one form.
 	root := &cobra.Command{
 		Use: "millrace", Short: "Events in, actions run, nothing lost", Long: about,
 		SilenceErrors: true, SilenceUsage: true, Version: a.sys.Version,
@@ -167,6 +171,8 @@ func (a *app) noSuchCommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := usageOf(c)
+	// The nearest distance first: of two letters' difference there may be
+	// many.
 	for c.SuggestionsMinimumDistance = 1; c.SuggestionsMinimumDistance <= 2; c.SuggestionsMinimumDistance++ {
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 			hint = fmt.Sprintf("did you mean '%s %s'?", c.CommandPath(), near[0])
@@ -200,6 +206,8 @@ type verb struct {
 	run        func(ctx context.Context, args []string) error
 }
 
+// verb makes the command of v, with what all verbs have: -o, and the checks of
+// its KEY VALUE flags and its number of arguments, before anything is called.
 func (a *app) verb(v verb) *cobra.Command {
 	c := &cobra.Command{Use: v.use, Short: v.short, Args: cobra.ArbitraryArgs}
 	v.pairs.declare(c)
@@ -207,6 +215,8 @@ func (a *app) verb(v verb) *cobra.Command {
 		v.flags(c)
 	}
 	if !v.noOutput {
+		// With wsk, -o of some verbs is something else: then only --output is
+		// ours.
 		if c.Flags().ShorthandLookup("o") == nil {
 			c.Flags().StringVarP(&a.format, "output", "o", "", "output `FORMAT`: json, or empty for people")
 		} else {
@@ -259,6 +269,8 @@ func (a *app) client() (*client.Client, error) {
 	return a.clientFor(at)
 }
 
+// clientFor returns a client for at, which tells its exchanges if -v or -d was
+// given.
 func (a *app) clientFor(at client.Endpoint) (*client.Client, error) {
 	opts := []client.Option{client.WithAgent(fmt.Sprintf("millrace/%s (%s %s)", a.sys.Version, runtime.GOOS, runtime.GOARCH))}
 	if a.verbose || a.debug {

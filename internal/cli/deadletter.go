@@ -14,6 +14,7 @@ func (a *app) deadLetterCommand() *cobra.Command {
 	return a.noun("dead-letter", "work with dead letters: matches that were given up", a.deadLetterList(), a.deadLetterShow())
 }
 
+// deadLetterList is the command that lists what was given up, with its reason.
 func (a *app) deadLetterList() *cobra.Command {
 	var p client.Page
 	return a.verb(verb{
@@ -37,6 +38,8 @@ func (a *app) deadLetterList() *cobra.Command {
 			}
 			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime", "Dead letter ID", width, "Rule", "Reason")
 			return table(a, header, list, func(d whisk.DeadLetter) string {
+				// The reason may hold an action's own words: nothing in it may
+				// move the cursor.
 				return fmt.Sprintf("%-23s %-32s %-*s %s", stamp(d.Time), d.ID, width, ruleOf(d), clean(d.Reason))
 			}, nil)
 		},
@@ -72,6 +75,8 @@ func (a *app) deadLetterShow() *cobra.Command {
 	})
 }
 
+// deadLetter prints the whole story for a person: what it was, why it was given
+// up, what came in, and every attempt.
 func (a *app) deadLetter(d whisk.DeadLetter) {
 	a.print("%s %s\n", a.bold("dead letter"), d.ID)
 	a.print("   given up %s\n   because  %s\n   action   %s\n", stamp(d.Time), clean(d.Reason), d.Action)
@@ -81,6 +86,7 @@ func (a *app) deadLetter(d whisk.DeadLetter) {
 	if d.Event != nil {
 		a.print("   event    %s on trigger %s\n   payload  %s\n", d.Event.ID, d.Event.Trigger, clean(string(d.Event.Payload)))
 	}
+	// What was invoked over REST, and not by an event.
 	if d.Invoke != nil {
 		a.print("   invoked  %s\n   payload  %s\n", d.Invoke.Invocation.ActivationID, clean(string(d.Invoke.Invocation.Payload)))
 	}

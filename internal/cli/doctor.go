@@ -30,6 +30,7 @@ type check struct {
 	Remedy string `json:"remedy,omitempty"` // what to do, where it is not fine
 }
 
+// result is how a check ended. Only failed makes the exit code one.
 type result string
 
 const (
@@ -38,6 +39,8 @@ const (
 	failed  result = "failed"
 )
 
+// doctorCommand is the command that looks for what keeps Millrace from working
+// here. It changes nothing, on this machine or on the server.
 func (a *app) doctorCommand() *cobra.Command {
 	return a.verb(verb{
 		use: "doctor", short: "check the server, the key and this machine, and tell the remedy of what fails", need: "No arguments are required.",
@@ -57,6 +60,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				a.printChecks(list)
 			}
 			if bad > 0 {
+				// The list has told it.
 				return &failure{exit: exitGeneral, told: true}
 			}
 			return nil
@@ -64,6 +68,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	})
 }
 
+// printChecks prints a line for each check, and the remedy under it.
 func (a *app) printChecks(list []check) {
 	colours := map[result]string{fine: green, lacking: yellow, failed: red}
 	for _, c := range list {
@@ -82,6 +87,8 @@ func (a *app) examine(ctx context.Context) []check {
 	list = append(list, checkInterpreters(docker.Result != fine)...)
 	list = append(list, checkNamespaces())
 
+	// From here on it is about the server. What is wrong with the settings
+	// makes the rest meaningless.
 	at, err := a.endpoint()
 	if err != nil {
 		return append(list, broken("settings", err))
@@ -111,11 +118,14 @@ func broken(name string, err error) check {
 	return check{name, failed, err.Error(), whisk.HintOf(err)}
 }
 
+// checkServer asks the server what it is, and whether it is ready.
 func checkServer(ctx context.Context, c *client.Client, at client.Endpoint) check {
 	ctx, cancel := context.WithTimeout(ctx, checkWait)
 	defer cancel()
 	where := fmt.Sprintf("%s (from %s)", at.Host, at.HostFrom)
 	info, err := c.Info(ctx)
+	// A server that is starting answers with 503, which is not the same as
+	// none.
 	var answer *client.Failure
 	if errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable {
 		return check{"server", failed, where + " is not ready: " + answer.Message, "wait for its start to end; it tells on its own terminal or log what it waits for"}
@@ -133,6 +143,7 @@ func checkServer(ctx context.Context, c *client.Client, at client.Endpoint) chec
 	return check{"server", fine, detail, ""}
 }
 
+// checkKey asks the server whom it takes the key for.
 func checkKey(ctx context.Context, c *client.Client, at client.Endpoint) check {
 	list, err := c.Namespaces(ctx)
 	if err != nil {
@@ -141,6 +152,8 @@ func checkKey(ctx context.Context, c *client.Client, at client.Endpoint) check {
 	return check{"key accepted", fine, "for namespace " + strings.Join(list, ", "), ""}
 }
 
+// checkKinds asks which kinds of actions the server can run. Without Python it
+// still works, but a newcomer's first step, the demonstration, does not.
 func checkKinds(ctx context.Context, c *client.Client) check {
 	kinds, err := c.Kinds(ctx)
 	if err != nil {
@@ -161,6 +174,7 @@ func checkKinds(ctx context.Context, c *client.Client) check {
 	return check{"kinds", fine, strings.Join(all, ", "), ""}
 }
 
+// checkFeeds looks for feeds that fail just now.
 func checkFeeds(ctx context.Context, c *client.Client) check {
 	list, err := c.Feeds(ctx)
 	if err != nil {
@@ -202,6 +216,7 @@ func (a *app) checkData() check {
 	case !fi.IsDir():
 		return check{"data folder", failed, at + " is not a folder", remedy}
 	}
+	// The permissions alone do not tell: the disk may be read-only, or full.
 	probe, err := os.CreateTemp(at, ".millrace-doctor-*")
 	if err != nil {
 		return check{"data folder", failed, fmt.Sprintf("%s can't be written: %v", at, err), remedy}
@@ -209,6 +224,7 @@ func (a *app) checkData() check {
 	_ = probe.Close()
 	_ = os.Remove(probe.Name())
 	if at == dir {
+		// The file holds the guest's key.
 		if props, err := os.Stat(filepath.Join(dir, "wskprops")); err == nil && props.Mode().Perm()&0o077 != 0 {
 			return check{"data folder", lacking, filepath.Join(dir, "wskprops") + " can be read by other users", "chmod 600 " + filepath.Join(dir, "wskprops")}
 		}
@@ -235,6 +251,7 @@ func (a *app) checkDocker(ctx context.Context) check {
 	}
 	remedy := "install and start Docker and let this user use its socket, or run actions as processes with --driver process"
 	network, addr, ok := strings.Cut(host, "://")
+	// By ssh, say: to reach it takes more than a look.
 	if !ok || network != "unix" && network != "tcp" {
 		return check{"docker", lacking, "not looked at: DOCKER_HOST is " + host, ""}
 	}
@@ -281,6 +298,8 @@ func checkInterpreters(needed bool) []check {
 
 // checkNamespaces tells whether the kernel lets this user isolate processes.
 func checkNamespaces() check {
+	// Debian's own switch, and the kernel's limit. For root they are not
+	// looked at.
 	for _, f := range []string{"/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces"} {
 		b, err := os.ReadFile(f)
 		if err == nil && strings.TrimSpace(string(b)) == "0" && os.Geteuid() != 0 {

@@ -19,6 +19,8 @@ func (a *app) eventCommand() *cobra.Command {
 	return a.noun("event", "work with events", a.eventList(), a.eventGet(), a.eventExplain())
 }
 
+// eventList is the command that lists judged events with what their rules made
+// of them.
 func (a *app) eventList() *cobra.Command {
 	var limit int
 	var since string
@@ -61,6 +63,7 @@ func (a *app) moment(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
+	// The forms exclude each other, so the order does not matter.
 	if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return at, nil
 	}
@@ -134,6 +137,7 @@ func (a *app) eventExplain() *cobra.Command {
 	})
 }
 
+// explain prints an event and the whole of its story for a person.
 func (a *app) explain(x client.Explanation) {
 	ev := x.Event
 	a.print("%s %s on trigger %s\n", a.bold("event"), ev.ID, a.bold(ev.Trigger.String()))
@@ -166,6 +170,8 @@ func (a *app) explain(x client.Explanation) {
 	}
 }
 
+// explainRule prints one rule's decision and, under it, the attempts of its
+// match.
 func (a *app) explainRule(r client.RuleExplanation) {
 	line := a.bold("rule") + " " + r.Rule.String() + ": " + string(r.Decision)
 	if r.Decision == whisk.Matched {
@@ -189,6 +195,7 @@ func (a *app) explainRule(r client.RuleExplanation) {
 // attempt tells one try of a match in a line.
 func (a *app) attempt(n int, t whisk.Attempt) string {
 	status, colour := t.Status, red
+	// An attempt without a status has begun and not ended.
 	switch status {
 	case "":
 		status, colour = "running", dim

@@ -60,6 +60,8 @@ func (a *app) execOf(files []string, f *actionFlags) (*client.Exec, error) {
 			return nil, err
 		}
 		code := string(b)
+		// By the extension, or by what no text holds: an archive may happen to
+		// be valid UTF-8.
 		if ext == zipExt || ext == ".jar" || ext == ".balx" || !utf8.Valid(b) || strings.ContainsRune(code, 0) {
 			code = base64.StdEncoding.EncodeToString(b)
 		}
@@ -73,6 +75,7 @@ func (a *app) execOf(files []string, f *actionFlags) (*client.Exec, error) {
 	if kind == whisk.KindBlackbox {
 		e.Image = f.docker
 	}
+	// A jar has no class that is the entry point by its name.
 	if family, _, _ := strings.Cut(kind, ":"); family == "java" && e.Main == "" {
 		return nil, a.misuse(exitUsage, "Java actions require --main to specify the fully-qualified name of the main class")
 	}
@@ -88,6 +91,7 @@ func (a *app) kindOf(ext string, f *actionFlags) (string, error) {
 		return whisk.KindBlackbox, nil
 	case f.native:
 		return nativeKind, nil
+	// An archive tells nothing of its language.
 	case ext == zipExt:
 		return "", a.misuse(exitUsage, "creating an action from a .zip artifact requires specifying the action kind explicitly")
 	}
@@ -114,6 +118,9 @@ const (
 // annotations of its own keeps those of the existing action.
 func (a *app) webAnnotations(act, existing *client.Action, f *actionFlags) error {
 	own := act.Annotations != nil
+	// Keep takes over those of the existing annotations (all, without keys)
+	// that the command line does not set. A PUT replaces annotations as a
+	// whole.
 	keep := func(keys ...string) {
 		if existing == nil {
 			return
@@ -184,6 +191,8 @@ func setSecret(act *client.Action, value string) error {
 		}
 		return nil
 	case "true":
+		// Only a number was made here. A text is a secret that somebody chose,
+		// and is replaced by one that is made.
 		var n json.Number
 		if json.Unmarshal(old, &n) == nil && old != nil && old[0] != '"' {
 			return nil

@@ -20,7 +20,8 @@ const (
 	exitInterrupted = 130
 )
 
-// failure is how a command ends that did not succeed.
+// failure is how a command ends that did not succeed. With told, text may be
+// empty: only the exit code counts then.
 type failure struct {
 	text string // the cause
 	hint string // the remedy
@@ -78,6 +79,8 @@ func (a *app) because(err error, format string, args ...any) error {
 	return f
 }
 
+// remedy returns what a person can do about an answer, by its status and by the
+// command that asked.
 func (a *app) remedy(err error) string {
 	noun := "millrace"
 	if a.now != nil && a.now.Parent() != nil {

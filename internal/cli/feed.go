@@ -17,6 +17,7 @@ func (a *app) feedCommand() *cobra.Command {
 	return a.noun("feed", "work with feeds", a.feedList(), a.feedStatus())
 }
 
+// feedList is the command that lists the feeds of the key's namespace.
 func (a *app) feedList() *cobra.Command {
 	return a.verb(verb{
 		use: "list", short: "list all feeds", need: "No arguments are required.",
@@ -64,11 +65,14 @@ func (a *app) feedStatus() *cobra.Command {
 	})
 }
 
+// feed prints how a feed is for a person: its configuration, its figures, its
+// last error and the times it will fire next. What does not apply is left out.
 func (a *app) feed(f client.Feed) {
 	width := len("last event")
 	for k := range f.Config {
 		width = max(width, len(k))
 	}
+	// A dash is the stamp of no time.
 	line := func(name, value string) {
 		if value != "" && value != "-" {
 			a.print("   %-*s %s\n", width, name, value)

@@ -24,6 +24,7 @@ func (a *app) tellFeed(ctx context.Context, t clientAndName, feed whisk.Name, ev
 		Set("lifecycleEvent", string(quote(event))).
 		Set("triggerName", string(quote(t.name.String()))).
 		Set("authKey", string(quote(t.Endpoint().Auth)))
+	// Blocking, as the outcome decides whether the trigger stays.
 	return t.Invoke(ctx, feed, object(args), true, false)
 }
 

@@ -53,9 +53,12 @@ func (a *app) entities(use, short string) *cobra.Command {
 	})
 }
 
+// listAll prints every entity of a namespace by sort, each as far as one answer
+// of the server holds them.
 func (a *app) listAll(ctx context.Context, t clientAndName, byName bool) error {
 	ns := t.name.Namespace
 	all := client.Page{}
+	// The members have the order in which they are printed.
 	var held struct {
 		Packages []client.Package `json:"packages"`
 		Actions  []client.Action  `json:"actions"`

@@ -19,6 +19,8 @@ func (a *app) packageCommand() *cobra.Command {
 		a.packageBind(), a.packagePut(false), a.packagePut(true), a.packageGet(), a.packageDelete(), a.packageList(), a.packageRefresh())
 }
 
+// packageBind is the command that makes a binding. Its -o is wsk's, for
+// overwrite, so that only --output is the format.
 func (a *app) packageBind() *cobra.Command {
 	var overwrite bool
 	return a.verb(verb{
@@ -50,6 +52,7 @@ func (a *app) packageBind() *cobra.Command {
 	})
 }
 
+// packagePut is the command of create and update.
 func (a *app) packagePut(update bool) *cobra.Command {
 	var shared string
 	v := verb{
@@ -68,6 +71,7 @@ func (a *app) packagePut(update bool) *cobra.Command {
 			return err
 		}
 		put := client.Package{Annotations: a.given.annots, Parameters: a.given.params}
+		// Not given, it is not sent: an update leaves it as it is.
 		if put.Publish, err = a.shared(shared); err != nil {
 			return err
 		}
@@ -126,6 +130,7 @@ func (a *app) packageGet() *cobra.Command {
 	})
 }
 
+// packageSummary prints two lines each for a package and for what is in it.
 func (a *app) packageSummary(p client.Package) {
 	full := "/" + p.Namespace + "/" + p.Name
 	a.summary("package", full, p.Annotations, p.Parameters)
@@ -191,6 +196,7 @@ func (a *app) packageRefresh() *cobra.Command {
 			}
 			err = t.RefreshPackages(ctx, t.name.Namespace)
 			var f *client.Failure
+			// Servers without it answer in different ways.
 			if errors.As(err, &f) && (f.Status == http.StatusNotFound || f.Status == http.StatusMethodNotAllowed || f.Status == http.StatusNotImplemented) {
 				return &failure{
 					text: "The package refresh feature is not implemented in the target deployment", exit: f.Exit,

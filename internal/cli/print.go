@@ -61,6 +61,7 @@ func (a *app) ok(answer any, format string, args ...any) error {
 	return nil
 }
 
+// okLine prints a line of success in wsk's form.
 func (a *app) okLine(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, "%s %s\n", a.paintOn(w, green, "ok:"), fmt.Sprintf(format, args...))
 }
@@ -87,6 +88,8 @@ func (a *app) got(v any, what, name, field string) error {
 
 // member returns the field of a struct that name names, whatever its case.
 func member(v any, name string) (any, bool) {
+	// By reflection, as every field of the wire types may be asked for by
+	// name.
 	rv := reflect.ValueOf(v)
 	f := rv.FieldByNameFunc(func(s string) bool {
 		return strings.EqualFold(s, name) || s == "ID" && strings.EqualFold(name, "activationId")
@@ -106,6 +109,8 @@ func writeJSON(w io.Writer, v any) error {
 		return err
 	}
 	var out bytes.Buffer
+	// The escapes are undone in what was written: no encoder can be told to
+	// leave them out, see unescapeHTML.
 	if err := json.Indent(&out, unescapeHTML(b), "", "    "); err != nil {
 		return err
 	}
@@ -118,6 +123,7 @@ func writeJSON(w io.Writer, v any) error {
 // action answered. What is not JSON comes back as it is, as a string.
 func sorted(raw json.RawMessage) any {
 	d := json.NewDecoder(bytes.NewReader(raw))
+	// Numbers keep their digits: a float would lose those of large ones.
 	d.UseNumber()
 	var v any
 	if len(raw) > 0 && d.Decode(&v) != nil {
@@ -160,6 +166,7 @@ func unescapeHTML(b []byte) []byte {
 // table prints a list under its header: rows by name if that is wanted.
 func table[T any](a *app, header string, list []T, row func(T) string, byName func(T) string) error {
 	if a.json() {
+		// No entries are an empty list for a program, and not null.
 		if list == nil {
 			list = []T{}
 		}
@@ -218,6 +225,7 @@ func paramNames(annots, params whisk.Params) []string {
 		Name string `json:"name"`
 	}
 	_ = json.Unmarshal(annots.Get("parameters"), &docs) // other people's notes may have any form
+	// A parameter that is bound and documented is listed once, as bound.
 	names := map[string]string{}
 	for _, d := range docs {
 		if d.Name != "" {

@@ -35,6 +35,8 @@ func properties() []property {
 	}
 }
 
+// propertySet is the command that writes to the properties file what the global
+// flags say. It asks no server.
 func (a *app) propertySet() *cobra.Command {
 	return a.verb(verb{
 		use: "set", short: "set property", need: "No arguments are required.",
@@ -55,6 +57,8 @@ func (a *app) propertySet() *cobra.Command {
 					tell("whisk auth set. Run 'millrace property get --auth' to see the new value.")
 				}
 				if v := a.set.Host; v != "" {
+					// An address that no client could use is not written:
+					// every later command would fail for it.
 					if _, err := (client.Endpoint{Host: v, HostFrom: "--apihost"}).URL(); err != nil {
 						return nil, a.because(err, "Unable to set API host value; the API host value '%s' is invalid", v)
 					}
@@ -74,6 +78,7 @@ func (a *app) propertySet() *cobra.Command {
 	})
 }
 
+// propertyUnset is the command that removes lines of the properties file.
 func (a *app) propertyUnset() *cobra.Command {
 	gone := map[string]*bool{}
 	return a.verb(verb{
@@ -131,6 +136,8 @@ func (a *app) changeProperties(change func(map[string]string) ([]string, error))
 	return nil
 }
 
+// propertyGet is the command that shows settings as the next command would use
+// them, whichever source they are from.
 func (a *app) propertyGet() *cobra.Command {
 	wanted := map[string]*bool{}
 	var all bool
@@ -171,6 +178,8 @@ func (a *app) showProperties(ctx context.Context, list []property, output string
 	if err != nil {
 		return err
 	}
+	// A property that cannot be had is shown as Unknown and makes the command
+	// fail at its end, so that the others are shown.
 	var failed error
 	values := map[string]string{}
 	for _, p := range list {

@@ -21,6 +21,7 @@ func (a *app) ruleCommand() *cobra.Command {
 		a.rulePut(true), a.ruleGet(), a.ruleDelete(), a.ruleList())
 }
 
+// rulePut is the command of create and update.
 func (a *app) rulePut(update bool) *cobra.Command {
 	v := verb{
 		use: "create RULE_NAME TRIGGER_NAME ACTION_NAME", short: "create new rule",
@@ -55,6 +56,7 @@ func (a *app) rulePut(update bool) *cobra.Command {
 	return a.verb(v)
 }
 
+// ruleSet is the command of enable and disable.
 func (a *app) ruleSet(verbing string, to whisk.Status) *cobra.Command {
 	return a.verb(verb{
 		use: verbing + " RULE_NAME", short: verbing + " rule", min: 1, max: 1, need: needRule,

@@ -46,6 +46,8 @@ func (a *app) serveCommand() *cobra.Command {
 	})
 }
 
+// serverCommand makes a command that starts a server: with a flag for every
+// setting, whose defaults are those of s.base.
 func (a *app) serverCommand(s serving) *cobra.Command {
 	s.base.Data = a.defaultData()
 	demo := s.demo
@@ -56,6 +58,8 @@ func (a *app) serverCommand(s serving) *cobra.Command {
 			if f := a.callersFlag(); f != "" {
 				return a.usage(fmt.Sprintf("--%s is for commands that call a server, not for one that is one", f))
 			}
+			// Only what was given: a default that is passed on as a flag would
+			// win over the environment and the file.
 			flags := map[string]string{}
 			for _, f := range config.Fields() {
 				if l := a.now.Flags().Lookup(f.Name); l != nil && l.Changed {
@@ -123,6 +127,8 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 	defer cancel()
 	demoDone := make(chan error, 1)
 	running := false
+	// Closed when the farewell is printed, so that nothing is printed after
+	// serve has returned.
 	told := make(chan struct{})
 	quit := context.AfterFunc(asked, func() {
 		defer close(told)
@@ -130,6 +136,8 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 			fmt.Fprintf(banner, "\nStopping: what runs may finish, for a while. Ctrl-C again ends it at once.\n")
 		}
 	})
+	// Start calls back before it returns, from the same goroutine or one that
+	// it waits for; so running is safe to read after it.
 	err := a.start(ctx, cfg, func(r Ready) {
 		a.announce(banner, r)
 		if demo {
@@ -148,6 +156,8 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 		<-told
 	}
 	if running {
+		// The demonstration first: where it failed, the server only ended for
+		// it.
 		err = errors.Join(<-demoDone, err)
 	}
 	if err != nil {
@@ -177,6 +187,7 @@ func (a *app) announce(w io.Writer, r Ready) {
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "%s\n", n)
 	}
+	// Clients look into the default folder by themselves.
 	if props := filepath.Join(r.Data, "wskprops"); filepath.Clean(r.Data) != a.defaultData() {
 		fmt.Fprintf(w, "\nFor millrace and wsk in other terminals:\n  export WSK_CONFIG_FILE=%s\n", shellQuote(props))
 	}

@@ -12,10 +12,12 @@ import (
 )
 
 const (
+	// How long an event that is due may wait to be shown.
 	tickEvery   = 250 * time.Millisecond
 	tailBacklog = 256 // messages read and not shown yet
 )
 
+// tailCommand is the command that shows events until Ctrl-C.
 func (a *app) tailCommand() *cobra.Command {
 	return a.verb(verb{
 		use: "tail [TRIGGER_NAME]", short: "show what becomes of events as they happen, a tree per event", max: 1, need: "An optional trigger name is the only valid argument.",
@@ -59,6 +61,8 @@ func ended(ctx context.Context, err error) error {
 func (a *app) follow(ctx context.Context, c *client.Client, trigger string, open func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// The stream is read in a goroutine of its own: the tree must also be
+	// looked at when nothing comes, and is only for one goroutine.
 	messages := make(chan client.Told, tailBacklog)
 	done := make(chan error, 1)
 	go func() {

@@ -60,6 +60,7 @@ func (t *tree) take(what client.Told, now time.Time) {
 	}
 }
 
+// sprout begins the tree of an event. One without a match is whole at once.
 func (t *tree) sprout(v *whisk.Verdict, now time.Time) {
 	g := &growing{verdict: v, since: now}
 	for _, r := range v.Rules {
@@ -71,6 +72,7 @@ func (t *tree) sprout(v *whisk.Verdict, now time.Time) {
 		t.event(g)
 		return
 	}
+	// Sequences go up, so the lowest one is the oldest event.
 	if len(t.grows) >= maxGrowing {
 		oldest := uint64(0)
 		for seq := range t.grows {
@@ -87,6 +89,7 @@ func (t *tree) sprout(v *whisk.Verdict, now time.Time) {
 func (t *tree) grow(e whisk.Entry) {
 	g := t.grows[e.Match.Event]
 	if g == nil {
+		// It was judged before the tail began, or was forgotten.
 		t.line("%s", t.paint(dim, "… of an earlier event, rule "+e.Match.Rule.Entity))
 		t.outcome(e, "   ")
 		return
@@ -112,6 +115,7 @@ func (t *tree) tick(now time.Time) {
 			ripe = append(ripe, g)
 		}
 	}
+	// A map has no order: events are shown in that of their coming.
 	slices.SortFunc(ripe, func(x, y *growing) int { return cmp.Compare(x.verdict.Event.Seq, y.verdict.Event.Seq) })
 	for _, g := range ripe {
 		t.event(g)
@@ -123,6 +127,8 @@ func (t *tree) event(g *growing) {
 	v := g.verdict
 	head := fmt.Sprintf("%s  %s  %s", clock(v.Time), t.paint(bold, v.Trigger.Entity), t.paint(dim, v.Event.ID))
 	rules := v.Rules
+	// Later news repeat the head of the event, with those rules alone that
+	// they are about.
 	if g.printed {
 		head += t.paint(dim, "  (later)")
 		rules = slices.DeleteFunc(slices.Clone(rules), func(r whisk.RuleVerdict) bool {
@@ -171,6 +177,7 @@ func (t *tree) rule(g *growing, r whisk.RuleVerdict, head, stem string) {
 		if e.Match.Rule != r.Rule {
 			continue
 		}
+		// The first run stands on the rule's own line, the others below it.
 		if n++; n > 1 || e.Kind == whisk.EntryDead {
 			t.outcome(e, stem)
 			continue
@@ -250,6 +257,8 @@ func clock(at time.Time) string { return at.Local().Format("15:04:05.000") }
 
 // clean takes out what would move the cursor of a terminal.
 func clean(s string) string {
+	// Besides the control characters of ASCII there are those of Latin-1,
+	// which some terminals obey as well.
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return -1

@@ -32,6 +32,7 @@ func (a *app) triggerFire() *cobra.Command {
 			if err != nil {
 				return a.because(err, "Unable to fire trigger '%s'", t.name.Entity)
 			}
+			// The event is stored all the same: 'event list' shows it.
 			if id == "" && !a.json() {
 				a.okLine(a.sys.Out, "triggered %s, but no active rule is there to take it", a.boldName(t.name))
 				return nil
@@ -41,6 +42,7 @@ func (a *app) triggerFire() *cobra.Command {
 	})
 }
 
+// triggerCreate is the command that makes a trigger, and its feed with -f.
 func (a *app) triggerCreate() *cobra.Command {
 	var feed string
 	return a.verb(verb{
@@ -89,8 +91,11 @@ func (a *app) createTrigger(ctx context.Context, t clientAndName, feed string) e
 		if feedName, err = a.name(feed, t.Endpoint().Namespace); err != nil {
 			return err
 		}
+		// The annotation is how clients know, at an update or a delete, which
+		// feed to tell.
 		trg.Annotations = trg.Annotations.Set("feed", string(quote(feedName.String())))
 	}
+	// The trigger first: the feed's action looks whether it is there.
 	done, err := t.PutTrigger(ctx, t.name, trg, false)
 	if err != nil {
 		return a.because(err, "Unable to create trigger '%s'", t.name.Entity)
@@ -132,6 +137,7 @@ func (a *app) takeBack(ctx context.Context, t clientAndName, feed whisk.Name, ca
 	return failed
 }
 
+// triggerUpdate is the command that changes a trigger, and tells its feed.
 func (a *app) triggerUpdate() *cobra.Command {
 	return a.verb(verb{
 		use: "update TRIGGER_NAME", short: "update an existing trigger, or create a trigger if it does not exist",
@@ -186,6 +192,7 @@ func (a *app) updateTrigger(ctx context.Context, t clientAndName, old client.Tri
 	return a.ok(done, "updated trigger %s", a.bold(t.name.Entity))
 }
 
+// triggerGet is the command that shows a trigger, or what its feed tells.
 func (a *app) triggerGet() *cobra.Command {
 	var summary bool
 	return a.verb(verb{
@@ -222,6 +229,7 @@ func (a *app) triggerGet() *cobra.Command {
 	})
 }
 
+// triggerDelete is the command that deletes a trigger, after telling its feed.
 func (a *app) triggerDelete() *cobra.Command {
 	return a.verb(verb{
 		use: "delete TRIGGER_NAME", short: "delete trigger", min: 1, max: 1, need: needTrigger,

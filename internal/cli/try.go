@@ -48,6 +48,8 @@ type demo struct {
 // demonstrate sets up a cron feed, a rule with a filter and an action whose
 // source can be edited, and shows what happens until ctx ends.
 func (a *app) demonstrate(ctx context.Context, r Ready) error {
+	// The key of the server that was just started and no other: what the
+	// person's own environment or files say is about some other server.
 	props := filepath.Join(r.Data, "wskprops")
 	only := func(name string) string {
 		if name == "WSK_CONFIG_FILE" {
@@ -83,6 +85,8 @@ func quiet(ctx context.Context, err error) error {
 }
 
 // setUp makes everything but the feed, which begins when somebody looks.
+// Everything is overwritten, as it may be there from an earlier start, and in
+// any state.
 func (d *demo) setUp(ctx context.Context) error {
 	if err := d.writeFile(); err != nil {
 		return err
@@ -107,6 +111,7 @@ func (d *demo) setUp(ctx context.Context) error {
 	return nil
 }
 
+// own is an entity in the key's own namespace.
 func own(name string) whisk.Name { return whisk.Name{Namespace: whisk.Own, Entity: name} }
 
 // writeFile writes the action's source, unless it is there.
@@ -117,6 +122,7 @@ func (d *demo) writeFile() error {
 	if err := os.MkdirAll(filepath.Dir(d.file), 0o755); err != nil {
 		return fail(err)
 	}
+	// Exclusively: what a person has edited is not put back.
 	f, err := os.OpenFile(d.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, os.ErrExist) {
 		return nil
@@ -150,6 +156,7 @@ func (d *demo) putAction(ctx context.Context) error {
 	return nil
 }
 
+// tell prints what there is to see and to try.
 func (d *demo) tell() {
 	// Padded before it is painted: a terminal shows no colours' letters.
 	column := func(name string) string { return d.bold(fmt.Sprintf("%-9s", name)) }
@@ -191,10 +198,12 @@ func (d *demo) startFeed(ctx context.Context) error {
 	}
 	t := clientAndName{d.c, own(tryTrigger)}
 	got, err := d.tellFeed(ctx, t, feed, feedRead, nil)
+	// It goes on from an earlier start, and keeps its place.
 	if err == nil && cronOf(got.Body) == tryCron {
 		return nil
 	}
 	if err == nil {
+		// With another schedule it is made anew, and begins at the present.
 		if _, err := d.tellFeed(ctx, t, feed, feedDelete, nil); err != nil {
 			return d.because(err, "Unable to configure feed '%s'", tryFeed)
 		}
@@ -238,6 +247,7 @@ func (d *demo) watch(ctx context.Context) error {
 		}
 		seen = now
 		code, err := os.ReadFile(d.file)
+		// Saved without a change, or gone again.
 		if err != nil || bytes.Equal(code, d.code) {
 			continue
 		}
@@ -245,6 +255,7 @@ func (d *demo) watch(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
+			// Told, and the next save tries again.
 			d.exit(err)
 		default:
 			d.okLine(d.sys.Out, "updated action %s from %s", d.bold(tryAction), d.file)
@@ -258,6 +269,7 @@ type fileStamp struct {
 	size int64
 }
 
+// stamp is the file as it is now; the zero value when it is not there.
 func (d *demo) stamp() fileStamp {
 	fi, err := os.Stat(d.file)
 	if err != nil {
