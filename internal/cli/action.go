@@ -72,6 +72,8 @@ func (a *app) actionPut(update bool) *cobra.Command {
 	return a.verb(v)
 }
 
+// putAction makes or changes an action: the code first, then the annotations of
+// a web action, which may need to know those that are there, then one PUT.
 func (a *app) putAction(ctx context.Context, args []string, f *actionFlags) error {
 	t, err := a.target(args)
 	if err != nil {
@@ -144,6 +146,8 @@ func (a *app) actionOf(ctx context.Context, t clientAndName, args []string, f *a
 	return act, err
 }
 
+// noArtifact is the failure of a create without code, with wsk's exit code for
+// it.
 func (a *app) noArtifact() error {
 	return a.misuse(exitUsage, "An action name and code artifact are required.")
 }
@@ -246,6 +250,8 @@ func (a *app) showInvoked(n whisk.Name, got client.Invoked, err error, show show
 	return a.because(err, "Unable to invoke action '%s'", n.Local())
 }
 
+// printInvoked prints the answer to an invocation: a line with its ID, the
+// answer itself, or both. As JSON it is the answer alone.
 func (a *app) printInvoked(w io.Writer, n whisk.Name, got client.Invoked, show shown) error {
 	if show.header && !a.json() {
 		a.okLine(w, "invoked %s with id %s", a.boldName(n), a.bold(got.ActivationID))
@@ -261,6 +267,8 @@ func (a *app) boldName(n whisk.Name) string {
 	return "/" + a.bold(n.Namespace) + "/" + a.bold(n.Local())
 }
 
+// actionGet is the command that shows an action: whole, one field of it, in two
+// lines, or as its address, or writes its code to a file.
 func (a *app) actionGet() *cobra.Command {
 	var summary, url, save bool
 	var saveAs string
@@ -324,6 +332,8 @@ func fieldOf(args []string) string {
 	return ""
 }
 
+// actionDelete is the command that deletes an action. As JSON it prints what
+// was deleted.
 func (a *app) actionDelete() *cobra.Command {
 	return a.verb(verb{
 		use: "delete ACTION_NAME", short: "delete action", min: 1, max: 1, need: "An action name is required.",
@@ -353,6 +363,8 @@ func (l *listFlags) declare(c *cobra.Command, what string) {
 	c.Flags().BoolVarP(&l.byName, "name-sort", "n", false, "sorts a list alphabetically by entity name; only applicable within the limit/skip returned entity block")
 }
 
+// actionList is the command that lists the actions of a namespace with those of
+// its packages, or those of one package.
 func (a *app) actionList() *cobra.Command {
 	var l listFlags
 	return a.verb(verb{
@@ -373,6 +385,8 @@ func (a *app) actionList() *cobra.Command {
 	})
 }
 
+// printActions prints a list of actions with their kinds, which lists have in
+// the annotation exec.
 func (a *app) printActions(list []client.Action, byName bool) error {
 	var key func(client.Action) string
 	if byName {
@@ -401,6 +415,8 @@ func shownNamespace(ns string) string {
 func (a *app) saveCode(act client.Action, name string) error {
 	e := act.Exec
 	switch {
+	// A sequence has components and no code; an image has its code inside, if
+	// it was not made with a file.
 	case e == nil || e.Kind == whisk.KindSequence:
 		return a.misuse(exitUsage, "Cannot save action sequences")
 	case e.Kind == whisk.KindBlackbox && e.Code == nil:

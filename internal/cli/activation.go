@@ -21,6 +21,8 @@ func (a *app) activationCommand() *cobra.Command {
 		a.activationList(), a.activationGet(), a.activationLogs(), a.activationResult(), a.activationPoll())
 }
 
+// activationList is the command that lists the records of the key's own
+// namespace, newest first.
 func (a *app) activationList() *cobra.Command {
 	var q client.ActivationQuery
 	return a.verb(verb{
@@ -98,6 +100,8 @@ func kindOf(e client.Activation) string {
 	return "unknown"
 }
 
+// statusWord is the outcome of a record in a list. A code that is not known
+// counts as success.
 func statusWord(e client.Activation) string {
 	if e.StatusCode < 0 || e.StatusCode >= len(statusWords) {
 		return statusWords[0]
@@ -171,6 +175,8 @@ func (a *app) ofActivation(v verb, what string, do func(ctx context.Context, c *
 	return a.verb(v)
 }
 
+// activationGet is the command that shows a record: whole, one field of it, its
+// result with a line about it, or its log lines.
 func (a *app) activationGet() *cobra.Command {
 	var summary, logs bool
 	return a.ofActivation(verb{
@@ -200,6 +206,8 @@ func (a *app) activationGet() *cobra.Command {
 	})
 }
 
+// activationLogs is the command that prints the log of a record, with the time
+// and stream of each line unless these are not wanted.
 func (a *app) activationLogs() *cobra.Command {
 	var strip bool
 	return a.ofActivation(verb{
@@ -220,6 +228,8 @@ func (a *app) activationLogs() *cobra.Command {
 	})
 }
 
+// activationResult is the command that prints what a record's action answered,
+// whatever its outcome.
 func (a *app) activationResult() *cobra.Command {
 	return a.ofActivation(verb{
 		use: "result (ACTIVATION_ID | --last)", short: "get the result of an activation", max: 1,
@@ -248,6 +258,7 @@ var logLine = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z( *(stdou
 // splitLog returns the stream and the text of a log line.
 func splitLog(line string) (stream, text string) {
 	m := logLine.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
+	// A line that has another form is all text.
 	if m == nil {
 		return "", line
 	}
@@ -257,6 +268,9 @@ func splitLog(line string) (stream, text string) {
 // pollEvery is how often activation poll asks, as wsk's.
 const pollEvery = 2 * time.Second
 
+// activationPoll is the command that prints the logs of new records until
+// Ctrl-C or --exit. It asks again and again, as OpenWhisk's API has no stream;
+// tail is the command for ours.
 func (a *app) activationPoll() *cobra.Command {
 	var exit, seconds, minutes, hours, days int
 	return a.verb(verb{
@@ -286,7 +300,8 @@ func (a *app) activationPoll() *cobra.Command {
 	})
 }
 
-// poll shows the logs of activations as they appear.
+// poll shows the logs of activations as they appear. Seen holds the IDs of the
+// last answer, so it stays as small as one.
 type poll struct {
 	*app
 	c     *client.Client
@@ -295,6 +310,7 @@ type poll struct {
 	seen  map[string]bool
 }
 
+// run shows what begins from now on, or began since a time ago, until ctx ends.
 func (p *poll) run(ctx context.Context, ago time.Duration) error {
 	p.say("Enter Ctrl-c to exit.\n")
 	p.since = time.Now().Add(-ago).UnixMilli()

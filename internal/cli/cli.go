@@ -129,6 +129,8 @@ Start everything on this machine, with a demonstration:
 
   millrace dev --try`
 
+// commands builds the tree of all commands, with the flags that each of them
+// takes: wsk's, under wsk's names.
 func (a *app) commands() *cobra.Command {
 	// Errors and usage are silenced, as exit tells the cause and the remedy of
 	// every failure in one form.

@@ -54,6 +54,8 @@ func ruleOf(d whisk.DeadLetter) string {
 	return d.Match.Rule.Entity
 }
 
+// deadLetterShow is the command that shows one dead letter. As JSON it is the
+// letter as the server keeps it.
 func (a *app) deadLetterShow() *cobra.Command {
 	return a.verb(verb{
 		use: "show DEAD_LETTER_ID", short: "show a dead letter with its whole story", min: 1, max: 1, need: "A dead letter ID is required.",

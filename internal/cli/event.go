@@ -50,6 +50,7 @@ func (a *app) eventList() *cobra.Command {
 			for _, v := range list {
 				width = max(width, len(v.Trigger.Entity))
 			}
+			// The rules come last, as their text may have any length.
 			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime", "Event ID", width, "Trigger", "Rules")
 			return table(a, header, list, func(v whisk.Verdict) string {
 				return fmt.Sprintf("%-23s %-32s %-*s %s", stamp(v.Time), v.Event.ID, width, v.Trigger.Entity, decisions(v))
@@ -99,6 +100,7 @@ func decisions(v whisk.Verdict) string {
 	return strings.Join(parts, ", ")
 }
 
+// eventGet is the command that shows an event with its verdict, as JSON.
 func (a *app) eventGet() *cobra.Command {
 	return a.verb(verb{
 		use: "get EVENT_ID", short: "get event", min: 1, max: 1, need: needEvent,
@@ -116,6 +118,8 @@ func (a *app) eventGet() *cobra.Command {
 	})
 }
 
+// eventExplain is the command that answers why an event did or did not run an
+// action: each rule's decision with its reason, and each attempt.
 func (a *app) eventExplain() *cobra.Command {
 	return a.verb(verb{
 		use: "explain EVENT_ID", short: "tell what each rule made of an event, and what came of it", min: 1, max: 1, need: needEvent,

@@ -34,6 +34,7 @@ func (a *app) feedList() *cobra.Command {
 			for _, f := range list {
 				wt, wf = max(wt, len(f.Trigger)), max(wf, len(f.Feed))
 			}
+			// The last column has no width: nothing follows it.
 			row := func(trigger, feed, state, events, last string) string {
 				return fmt.Sprintf("%-*s %-*s %-9s %8s  %s", wt, trigger, wf, feed, state, events, last)
 			}
@@ -44,6 +45,7 @@ func (a *app) feedList() *cobra.Command {
 	})
 }
 
+// feedStatus is the command that tells how the feed of a trigger is.
 func (a *app) feedStatus() *cobra.Command {
 	return a.verb(verb{
 		use: "status TRIGGER_NAME", short: "tell how the feed of a trigger is", min: 1, max: 1, need: needTrigger,
@@ -100,6 +102,7 @@ func (a *app) feed(f client.Feed) {
 	}
 	for i, at := range f.Status.NextFire {
 		name := ""
+		// The times to come stand under one name.
 		if i == 0 {
 			name = "next"
 		}

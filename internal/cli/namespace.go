@@ -8,6 +8,8 @@ import (
 	"github.com/millrace/millrace/internal/client"
 )
 
+// namespaceCommand has wsk's two verbs. Its get takes no name: it is about the
+// key's own namespace, as list is.
 func (a *app) namespaceCommand() *cobra.Command {
 	return a.noun("namespace", "work with namespaces",
 		a.verb(verb{
@@ -28,6 +30,7 @@ func (a *app) namespaceCommand() *cobra.Command {
 	)
 }
 
+// listCommand is the same as namespace get, under a shorter name.
 func (a *app) listCommand() *cobra.Command {
 	return a.entities("list", "list entities in the current namespace")
 }

@@ -39,6 +39,8 @@ func (a *app) packageBind() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// The parameters are the binding's own: they lie over those of the
+			// package.
 			put := client.Package{
 				Annotations: a.given.annots, Parameters: a.given.params,
 				Binding: &client.Binding{Namespace: from.name.Namespace, Name: from.name.Entity},
@@ -101,6 +103,9 @@ func (a *app) shared(s string) (*bool, error) {
 	return nil, a.usage(fmt.Sprintf("Cannot use value '%s' for shared.", s))
 }
 
+// packageGet is the command that shows a package with what is in it. Of a
+// binding that is what is in the package behind it, with the parameters of
+// both.
 func (a *app) packageGet() *cobra.Command {
 	var summary bool
 	return a.verb(verb{
@@ -142,6 +147,7 @@ func (a *app) packageSummary(p client.Package) {
 	}
 }
 
+// packageDelete is the command that deletes an empty package, or a binding.
 func (a *app) packageDelete() *cobra.Command {
 	return a.verb(verb{
 		use: "delete PACKAGE_NAME", short: "delete package", min: 1, max: 1, need: needPackage,
@@ -159,6 +165,7 @@ func (a *app) packageDelete() *cobra.Command {
 	})
 }
 
+// packageList is the command that lists packages and bindings alike.
 func (a *app) packageList() *cobra.Command {
 	var l listFlags
 	return a.verb(verb{

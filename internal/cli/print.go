@@ -49,6 +49,8 @@ func (a *app) paintOn(w io.Writer, colour, s string) string {
 
 func (a *app) bold(s string) string { return a.paint(bold, s) }
 
+// print prints to the standard output. That it cannot be written is no failure
+// of the command.
 func (a *app) print(format string, args ...any) { fmt.Fprintf(a.sys.Out, format, args...) }
 
 // ok tells that something was done, in wsk's form, or prints the answer where

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/internal/client"
 )
 
+// propertyCommand works with the properties file that wsk and millrace share.
 func (a *app) propertyCommand() *cobra.Command {
 	return a.noun("property", "work with whisk properties", a.propertySet(), a.propertyUnset(), a.propertyGet())
 }
@@ -25,6 +26,7 @@ func properties() []property {
 	return []property{
 		{"apihost", "APIHOST", "whisk API host", "\t\t", func(e client.Endpoint) string { return e.Host }},
 		{"auth", "AUTH", "whisk auth", "\t\t", func(e client.Endpoint) string { return e.Auth }},
+		// What has no key in the file is asked of the server, or is our own.
 		{"namespace", "", "whisk namespace", "\t\t", nil},
 		{"cert", "CERT", "client cert", "\t\t", func(e client.Endpoint) string { return e.Cert }},
 		{"key", "KEY", "Client key", "\t\t", func(e client.Endpoint) string { return e.CertKey }},

@@ -73,6 +73,7 @@ func (a *app) ruleSet(verbing string, to whisk.Status) *cobra.Command {
 	})
 }
 
+// ruleStatus is the command that tells whether a rule is active.
 func (a *app) ruleStatus() *cobra.Command {
 	return a.verb(verb{
 		use: "status RULE_NAME", short: "get rule status", min: 1, max: 1, need: needRule,
@@ -90,6 +91,8 @@ func (a *app) ruleStatus() *cobra.Command {
 	})
 }
 
+// ruleGet is the command that shows a rule, whole, one field of it, or in two
+// lines.
 func (a *app) ruleGet() *cobra.Command {
 	var summary bool
 	return a.verb(verb{
@@ -119,6 +122,8 @@ func (a *app) ruleGet() *cobra.Command {
 	})
 }
 
+// ruleDelete is the command that deletes a rule. With --disable it is made
+// inactive first, as wsk does.
 func (a *app) ruleDelete() *cobra.Command {
 	var disable bool
 	return a.verb(verb{
@@ -145,6 +150,8 @@ func (a *app) ruleDelete() *cobra.Command {
 	})
 }
 
+// ruleList is the command that lists rules with their status, for which each of
+// them is asked for by itself.
 func (a *app) ruleList() *cobra.Command {
 	var l listFlags
 	return a.verb(verb{

@@ -23,6 +23,7 @@ type serving struct {
 	banner           io.Writer
 }
 
+// devCommand is the server for one person's machine.
 func (a *app) devCommand() *cobra.Command {
 	return a.serverCommand(serving{
 		use: "dev", short: "start everything on this machine, for trying and developing", askDemo: true,
@@ -31,6 +32,7 @@ func (a *app) devCommand() *cobra.Command {
 	})
 }
 
+// tryCommand is dev with the demonstration.
 func (a *app) tryCommand() *cobra.Command {
 	return a.serverCommand(serving{
 		use: "try", short: "the same as 'dev --try': see events being filtered, matched and run",
@@ -38,6 +40,8 @@ func (a *app) tryCommand() *cobra.Command {
 	})
 }
 
+// serveCommand is the server for production. It differs from dev in its
+// defaults alone.
 func (a *app) serveCommand() *cobra.Command {
 	return a.serverCommand(serving{
 		use: "serve", short: "start the server for production",
@@ -49,6 +53,7 @@ func (a *app) serveCommand() *cobra.Command {
 // serverCommand makes a command that starts a server: with a flag for every
 // setting, whose defaults are those of s.base.
 func (a *app) serverCommand(s serving) *cobra.Command {
+	// The home of this System, which a test sets, and not of the process.
 	s.base.Data = a.defaultData()
 	demo := s.demo
 	var file string

@@ -49,10 +49,12 @@ func newTree(w io.Writer, paint func(colour, s string) string) *tree {
 func (t *tree) take(what client.Told, now time.Time) {
 	e := what.Entry
 	switch {
+	// The server tells of a gap rather than waiting for a slow reader.
 	case what.Lost:
 		t.line("%s", t.paint(yellow, "… some messages were lost: this was read too slowly; 'millrace event list' has all events"))
 	case e.Kind == whisk.EntryVerdict && e.Verdict != nil:
 		t.sprout(e.Verdict, now)
+	// A record without an event is of an action that somebody invoked.
 	case e.Kind == whisk.EntryRecord && e.Record != nil && e.Match.Event == 0:
 		t.invocation(e)
 	case e.Kind == whisk.EntryRecord && e.Record != nil, e.Kind == whisk.EntryDead:
@@ -102,6 +104,7 @@ func (t *tree) grow(e whisk.Entry) {
 		return // the rest may come at once
 	}
 	t.event(g)
+	// Its story has ended: what is kept of it may go.
 	if g.open <= 0 {
 		delete(t.grows, e.Match.Event)
 	}

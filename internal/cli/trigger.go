@@ -19,6 +19,7 @@ func (a *app) triggerCommand() *cobra.Command {
 		a.triggerFire(), a.triggerCreate(), a.triggerUpdate(), a.triggerGet(), a.triggerDelete(), a.triggerList())
 }
 
+// triggerFire is the command that emits one event, with -p as its payload.
 func (a *app) triggerFire() *cobra.Command {
 	return a.verb(verb{
 		use: "fire TRIGGER_NAME", short: "fire trigger event", min: 1, max: 1, need: needTrigger,
@@ -149,6 +150,8 @@ func (a *app) triggerUpdate() *cobra.Command {
 				return err
 			}
 			old, err := t.Trigger(ctx, t.name)
+			// As wsk has it: an update makes what is not there, but never a
+			// feed.
 			if errors.Is(err, whisk.NotFound) {
 				return a.createTrigger(ctx, t, "")
 			}
@@ -257,6 +260,8 @@ func (a *app) triggerDelete() *cobra.Command {
 	})
 }
 
+// triggerList is the command that lists triggers. What feeds them is told by
+// 'feed list'.
 func (a *app) triggerList() *cobra.Command {
 	var l listFlags
 	return a.verb(verb{
