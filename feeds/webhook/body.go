@@ -80,9 +80,11 @@ func (c content) merged() (json.RawMessage, error) {
 		return json.RawMessage("{}"), nil
 	case jsonBody:
 		body := bytes.TrimSpace(c.body)
+		// The library lets broken UTF-8 pass, and would replace it on the way.
 		if !utf8.Valid(body) || !json.Valid(body) {
 			return nil, whisk.E(whisk.Invalid, "receive", errJSON)
 		}
+		// A payload is an object: anything else becomes a member of one.
 		if body[0] != '{' {
 			return wrapped(json.RawMessage(body))
 		}
@@ -216,6 +218,7 @@ func (f *feed) event(r *http.Request, body []byte) (ev whisk.Event, delivery str
 			delivery = ce.Source + "\n" + ce.ID
 		}
 	}
+	// The whole request, so also the CloudEvent around its data.
 	if f.cfg.envelope {
 		ev.Payload, err = f.enveloped(r, content{r.Header.Get("Content-Type"), body})
 	} else {
@@ -229,6 +232,7 @@ func (f *feed) event(r *http.Request, body []byte) (ev whisk.Event, delivery str
 // Empty: the sender gives none, and each of its requests is an event of its
 // own.
 func (f *feed) delivery(h http.Header, body []byte) string {
+	// What the parameters name goes before what the preset knows.
 	if f.cfg.idHeader != "" {
 		return h.Get(f.cfg.idHeader)
 	}

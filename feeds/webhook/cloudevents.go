@@ -35,6 +35,7 @@ type cloud struct {
 func cloudEvent(h http.Header, c content) (cloud, bool, error) {
 	mt, _, err := mime.ParseMediaType(c.typ)
 	switch {
+	// One request is one event here, with one answer.
 	case err == nil && mt == "application/cloudevents-batch+json":
 		return cloud{}, true, whisk.E(whisk.Invalid, "receive", errBatch)
 	case err == nil && mt == "application/cloudevents+json":
@@ -87,6 +88,7 @@ func structured(body []byte) (cloud, bool, error) {
 			return cloud{}, true, whisk.E(whisk.Invalid, "receive", errJSON)
 		}
 		ce.content = content{ce.DataType, []byte(text)}
+	// Null is no data, as none is.
 	case !bytes.Equal(ce.Data, []byte("null")):
 		ce.content = content{"application/json", ce.Data}
 	}

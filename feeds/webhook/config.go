@@ -43,7 +43,12 @@ const (
 	maxSecrets   = 10
 )
 
-// config is a checked set of parameters.
+// config is a checked set of parameters. Header is where the signature or the
+// credential stands, prefix what comes before it there, signed what it is made
+// over, in order. A signed time may be as far from now as tolerance; with
+// preset hmac it is in timeHdr, and not checked when that is empty. IdHeader
+// holds a delivery's ID, which is remembered for window. Envelope: the payload
+// is the whole request.
 type config struct {
 	preset    string
 	secrets   [][]byte // as they are given to the check
@@ -98,6 +103,7 @@ func (p *parser) bad(format string, args ...any) {
 // parseConfig checks parameters. It returns Invalid with every fault.
 func parseConfig(ps whisk.Params) (config, error) {
 	p := &parser{ps: ps, cfg: config{maxBytes: stdBytes, window: stdWindow, tolerance: stdTolerance, methods: []string{http.MethodPost}}}
+	// The preset first: what the others may read depends on it.
 	p.preset()
 	p.secret()
 	p.scheme()
@@ -282,6 +288,7 @@ func (p *parser) redelivery() {
 		}
 		c.again = again
 	}
+	// What is never looked up need not be remembered.
 	if c.again && p.ps.Get("idWindow") != nil {
 		p.bad("idWindow has no use with allowRedelivery")
 	}

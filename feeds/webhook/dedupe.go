@@ -79,6 +79,8 @@ func (p *Provider) sweep(ctx context.Context) {
 		if now.Before(d.Expires) || ctx.Err() != nil {
 			continue
 		}
+		// The list is as old as the sweep: the record is read again, with its
+		// revision.
 		d, rev, err := p.deliveries.Get(d.Name)
 		if err != nil || now.Before(d.Expires) {
 			continue // another sweep, or a new delivery, was quicker
@@ -116,6 +118,8 @@ func (f *flights) start(ctx context.Context, n whisk.Name) (land func(), err err
 			}, nil
 		}
 		f.mu.Unlock()
+		// It landed, or the caller left. Another may take off first: so it is
+		// looked at again.
 		select {
 		case <-other:
 		case <-ctx.Done():

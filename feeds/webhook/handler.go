@@ -75,7 +75,8 @@ func (f *feed) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		f.unauthorized(ctx, w, err)
 		return
 	}
-	// What a body may come to is set aside before it is read.
+	// What a body may come to is set aside before it is read. Of a body whose
+	// length is not announced, the most that it may have.
 	weight := f.cfg.maxBytes
 	if r.ContentLength >= 0 {
 		weight = r.ContentLength
@@ -187,6 +188,7 @@ func (f *feed) store(ctx context.Context, delivery string, ev whisk.Event) (id s
 	if delivery != "" && !f.cfg.again {
 		id, again, err = f.once(ctx, delivery, ev)
 	} else {
+		// Nothing tells a repetition apart: each request is an event.
 		ev.ID = whisk.NewID(f.p.now())
 		id, err = ev.ID, f.emit(ctx, "", ev)
 	}
@@ -217,6 +219,7 @@ func refuse(w http.ResponseWriter, err error) {
 	answer(w, status, map[string]string{"error": whisk.Message(err)})
 }
 
+// answer writes a JSON answer of known length.
 func answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -130,6 +130,7 @@ func (c *config) verifyStandard(h http.Header, body []byte, now time.Time) error
 	if err := c.timely(ts, now); err != nil {
 		return err
 	}
+	// The signed text is id.timestamp.body.
 	text := bytes.Join([][]byte{[]byte(id), []byte(ts), body}, []byte("."))
 	for sig := range strings.FieldsSeq(sigs) {
 		version, value, _ := strings.Cut(sig, ",")
@@ -139,6 +140,8 @@ func (c *config) verifyStandard(h http.Header, body []byte, now time.Time) error
 		}
 		for _, key := range c.secrets {
 			switch {
+			// A key is only used for what it was given for: one that is public
+			// must not serve as a shared secret.
 			case version == "v1" && key[0] == kindShared && hmac.Equal(given, sha256Of(text)(key[1:])):
 				return nil
 			case version == "v1a" && key[0] == kindPublic && ed25519.Verify(key[1:], text, given):

@@ -108,6 +108,7 @@ func (p *Provider) Define(_ context.Context, c feeds.Change) (feeds.Definition, 
 	}
 	for _, e := range c.Given {
 		switch {
+		// Ours: nobody chooses an address.
 		case strings.HasPrefix(e.Key, "_"):
 		case string(e.Value) == "null":
 			ps = ps.Without(e.Key)
@@ -198,6 +199,8 @@ func (f *feed) Run(ctx context.Context, emit feeds.Emit) error {
 			f.gate.Unlock()
 			return nil
 		case <-t.C:
+			// Of all feeds' deliveries: those of a feed that was deleted have
+			// nobody else.
 			f.p.sweep(ctx)
 		}
 	}
@@ -208,6 +211,8 @@ func (f *feed) Close() error {
 	f.p.mu.Lock()
 	defer f.p.mu.Unlock()
 	key := sha256.Sum256([]byte(f.token))
+	// A feed that is opened again has this address before the old one is
+	// closed.
 	if f.p.routes[key] == f {
 		delete(f.p.routes, key)
 	}
