@@ -167,6 +167,8 @@ func (c *container) start(text string) error {
 		return fmt.Errorf("start: %w", err)
 	}
 	c.pid = c.proc.Pid
+	// At once: a process that nobody waits for stays as a zombie, and its end
+	// would go unnoticed.
 	go c.wait()
 	if err := c.note(); err != nil {
 		return errors.Join(err, c.Remove(context.Background()))
@@ -272,6 +274,7 @@ func (c *container) Ending(ctx context.Context) invoker.Ending {
 // Pause implements invoker.Container.
 func (c *container) Pause(context.Context) error {
 	c.paused.Store(true)
+	// A group freezes as a whole, also what is just being forked.
 	if c.group != nil && c.group.freezes() {
 		return c.group.freeze(true)
 	}

@@ -134,6 +134,8 @@ func (d *Driver) look(ctx context.Context, name, wants string) (found, error) {
 			d.log.Debug("interpreter found", slog.String("launcher", name), slog.String("path", in.path), slog.String("version", in.version))
 			return in, nil
 		}
+		// Each reason is kept: together they are the one line that people are
+		// told.
 		failed = append(failed, fmt.Sprintf("%s: %v", path, err))
 	}
 	return found{}, errors.New(strings.Join(failed, "; "))
@@ -214,6 +216,7 @@ func (l language) fits(version, wants string) error {
 		return nil
 	}
 	have, want := strings.Split(version, "."), strings.Split(wants, ".")
+	// Number by number, as far as both are given.
 	for i, w := range want {
 		if i >= len(have) {
 			break

@@ -125,6 +125,7 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 	} else if err := d.probe(ctx); err != nil {
 		d.bare = err
 	}
+	// Namespaces have root's actions run as nobody already.
 	if d.bare != nil && os.Getuid() == 0 {
 		if err := d.becomeNobody(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("process driver: %w", err), d.Close())
@@ -153,6 +154,8 @@ func (d *Driver) makeDir() error {
 	return writeLaunchers(dir)
 }
 
+// writeLaunchers puts the launchers that interpreters run into dir. Containers
+// see them from there.
 func writeLaunchers(dir string) error {
 	for _, name := range []string{launcher.Python, launcher.Node} {
 		p, err := launcher.Find(name)

@@ -46,6 +46,8 @@ func (c *container) watch() {
 			c.kill()
 		}
 		room := time.Duration(max(c.limit-used, 0)) * time.Second / fillRate
+		// The nearer the limit, the sooner the next look: no later than the
+		// rest could be used up.
 		timer.Reset(min(max(room, watchLeast), watchMost))
 	}
 }
