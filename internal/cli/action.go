@@ -16,7 +16,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// actionFlags are those of action create and update.
+// actionFlags are those of action create and update. The limits have wsk's
+// defaults, but only those that were given are sent.
 type actionFlags struct {
 	kind, docker, main, web, webSecure string
 	native, copy, sequence             bool
@@ -224,7 +225,8 @@ func (a *app) actionInvoke() *cobra.Command {
 	})
 }
 
-// shown says what is printed of an invocation's answer.
+// shown says what is printed of an invocation's answer. Header is the line with
+// the ID, body the answer.
 type shown struct{ header, body bool }
 
 // showInvoked prints the answer to an invocation as wsk does: that of a

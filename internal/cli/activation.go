@@ -51,7 +51,8 @@ func (a *app) activationList() *cobra.Command {
 	})
 }
 
-// statusWords are what lists call the outcomes.
+// statusWords are what lists call the outcomes, by a record's status code:
+// wsk's words, which are shorter than the record's own.
 var statusWords = [...]string{"success", "application error", "developer error", "internal error"}
 
 // printActivations prints a list of records: a line each, or the whole of them.
@@ -71,6 +72,7 @@ func (a *app) printActivations(list []client.Activation, full bool) error {
 		}
 		return nil
 	}
+	// An empty line where the header would be, as wsk has it.
 	if len(list) == 0 {
 		a.print("%s\n", a.bold(""))
 		return nil

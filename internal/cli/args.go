@@ -41,7 +41,8 @@ func (p pairs) declare(c *cobra.Command) {
 	}
 }
 
-// only refuses flags that the command does not have.
+// only refuses flags that the command does not have. It goes by the flags as
+// they were written, so the message has the person's own spelling.
 func (g given) only(p pairs) error {
 	for _, f := range g.flags {
 		ok := false
@@ -125,7 +126,9 @@ func pairFailure(flag string, err error) error {
 	}
 }
 
-// valueOf reads a value as JSON or, if it is none, takes it as a string.
+// valueOf reads a value as JSON or, if it is none, takes it as a string. So 1,
+// true and {} are what they look like; who means the text "1" quotes it twice,
+// as with wsk.
 func valueOf(s string) json.RawMessage {
 	if json.Valid([]byte(s)) {
 		return json.RawMessage(s)
@@ -142,7 +145,8 @@ func quote(s string) json.RawMessage {
 	return bytes.TrimSpace(b.Bytes())
 }
 
-// fromFile lays the members of a file's JSON object over p.
+// fromFile lays the members of a file's JSON object over p. Later flags win
+// over earlier ones, a file like any other.
 func fromFile(p whisk.Params, name string) (whisk.Params, error) {
 	b, err := readFile(name)
 	if f := (*failure)(nil); errors.As(err, &f) {

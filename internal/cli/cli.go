@@ -25,7 +25,9 @@ import (
 	"github.com/millrace/millrace/internal/config"
 )
 
-// System is what a command touches outside itself. OS returns the real one.
+// System is what a command touches outside itself. OS returns the real one. All
+// of a command's input and output but the files that it is told, so that a test
+// runs whole conversations in one process.
 type System struct {
 	Out, Err io.Writer
 	Color    bool // Out is a terminal that shows colours
@@ -55,6 +57,7 @@ func OS(version string) System {
 		home = "."
 	}
 	s := System{Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Home: home, Version: version}
+	// NO_COLOR is what people set who want no colours from any program.
 	if s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" {
 		s.Color, s.ErrColor = isTerminal(os.Stdout), isTerminal(os.Stderr)
 	}
@@ -72,7 +75,8 @@ func (s System) getenv(name string) string {
 	return ""
 }
 
-// app is one run of the command line.
+// app is one run of the command line. It is made anew for each, so flags and
+// settings of one never reach another.
 type app struct {
 	sys   System
 	start StartServer

@@ -22,7 +22,8 @@ import (
 // checkWait bounds each check that waits for somebody's answer.
 const checkWait = 5 * time.Second
 
-// check is what doctor found of one thing.
+// check is what doctor found of one thing. A remedy is what a person can do as
+// it stands, with the command to type.
 type check struct {
 	Name   string `json:"name"`
 	Result result `json:"result"`
@@ -80,6 +81,7 @@ func (a *app) printChecks(list []check) {
 }
 
 // examine makes every check. Those that need a server are left out without one.
+// The machine comes first: what a server lacks often follows from it.
 func (a *app) examine(ctx context.Context) []check {
 	list := []check{a.checkData()}
 	docker := a.checkDocker(ctx)
@@ -198,6 +200,7 @@ func (a *app) checkData() check {
 	if d := a.sys.getenv("MILLRACE_DATA"); d != "" {
 		dir = d
 	}
+	// As the server would take it: from the folder that it is started in.
 	if !filepath.IsAbs(dir) {
 		if abs, err := filepath.Abs(dir); err == nil {
 			dir = abs
@@ -223,6 +226,7 @@ func (a *app) checkData() check {
 	}
 	_ = probe.Close()
 	_ = os.Remove(probe.Name())
+	// Only a folder that is there already can hold the file.
 	if at == dir {
 		// The file holds the guest's key.
 		if props, err := os.Stat(filepath.Join(dir, "wskprops")); err == nil && props.Mode().Perm()&0o077 != 0 {

@@ -148,6 +148,7 @@ func (a *app) webAnnotations(act, existing *client.Action, f *actionFlags) error
 	if !f.changed("web-secure") {
 		return nil
 	}
+	// What this command sets counts before what the action has.
 	isWeb := string(act.Annotations.Get(annotWeb)) == "true"
 	if !f.changed("web") && existing != nil && !isWeb {
 		isWeb = string(existing.Annotations.Get(annotWeb)) == "true"
@@ -184,6 +185,8 @@ const maxSecret = 1<<53 - 1
 func setSecret(act *client.Action, value string) error {
 	old := act.Annotations.Get(annotSecure)
 	switch strings.ToLower(value) {
+	// Of annotations that are kept by the server it must be asked to be
+	// removed; of those that are sent it is left out.
 	case "false":
 		if old != nil {
 			act.DelAnnotations = append(act.DelAnnotations, annotSecure)

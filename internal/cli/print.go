@@ -94,6 +94,8 @@ func member(v any, name string) (any, bool) {
 	// name.
 	rv := reflect.ValueOf(v)
 	f := rv.FieldByNameFunc(func(s string) bool {
+		// The wire's name of an activation's ID is the one that differs from
+		// the field's.
 		return strings.EqualFold(s, name) || s == "ID" && strings.EqualFold(name, "activationId")
 	})
 	if !f.IsValid() {

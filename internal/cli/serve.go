@@ -14,7 +14,8 @@ import (
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// serving is one of the commands that start a server.
+// serving is one of the commands that start a server. Base holds its defaults;
+// banner is where it tells that the server is up.
 type serving struct {
 	use, short, long string
 	base             config.Config
@@ -87,6 +88,8 @@ func (a *app) serverCommand(s serving) *cobra.Command {
 		case f.Secret: // other users can see flags
 		case f.Switch:
 			c.Flags().Bool(f.Name, false, f.Usage)
+		// Not a string flag: pflag would name every value "string" in the
+		// help.
 		default:
 			// The defaults of the machine would make the help differ by machine.
 			std := f.Get(s.base)

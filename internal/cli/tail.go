@@ -11,6 +11,8 @@ import (
 	"github.com/millrace/millrace/internal/client"
 )
 
+// A burst of events may come while one is printed. What the backlog does not
+// hold stays on the connection, and the server tells of what that loses.
 const (
 	// How long an event that is due may wait to be shown.
 	tickEvery   = 250 * time.Millisecond

@@ -13,7 +13,9 @@ import (
 )
 
 const (
-	// patience is how long an event's tree is held back for it to be whole.
+	// patience is how long an event's tree is held back for it to be whole. A
+	// tree in one piece is easier to read than its branches among those of
+	// others.
 	patience = 2 * time.Second
 	// maxLogLines is how many lines of an activation's log a tree shows.
 	maxLogLines = 20

@@ -71,6 +71,8 @@ func (a *app) demonstrate(ctx context.Context, r Ready) error {
 	}
 	d.tell()
 	g, gctx := errgroup.WithContext(ctx)
+	// One ends with the other: without its events, or its file, there is no
+	// demonstration.
 	g.Go(func() error { return d.watch(gctx) })
 	g.Go(func() error { return ended(gctx, d.show(gctx)) })
 	return quiet(ctx, g.Wait())
@@ -152,6 +154,8 @@ func (d *demo) putAction(ctx context.Context) error {
 	} else if err != nil {
 		return d.because(err, "Unable to create action '%s'", tryAction)
 	}
+	// Only what was put: a save that failed is tried again with the next one,
+	// even if it is the same.
 	d.code = code
 	return nil
 }
