@@ -222,6 +222,7 @@ func (h *handling) define(ctx context.Context) error {
 	if h.same {
 		c.Old = h.secrets.Over(h.old.Params)
 	}
+	// Parameters before the key, as upstream's packages check them.
 	def, err := h.provide(ctx, c)
 	if err != nil {
 		return err
