@@ -83,8 +83,6 @@ type Bus struct {
 	objects objects
 	room    room
 	cursors cursors
-	// deadFirst is the oldest dead letter that Run has seen.
-	deadFirst uint64
 
 	floor  atomic.Pointer[func() uint64]
 	failed chan struct{} // closed once with err set: nothing may be accepted any more
@@ -178,7 +176,6 @@ func (b *Bus) Run(ctx context.Context) error {
 	defer lazy.Stop()
 	trim := time.NewTicker(trimEvery)
 	defer trim.Stop()
-	b.watchDead(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -194,7 +191,6 @@ func (b *Bus) Run(ctx context.Context) error {
 			b.room.look(ctx, b)
 		case <-trim.C:
 			b.trimQuietly(ctx)
-			b.watchDead(ctx)
 		case <-b.room.wanted:
 			b.trimQuietly(ctx)
 		}

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
-
 	"github.com/millrace/millrace/internal/whisk"
 )
 
@@ -251,41 +249,4 @@ func FuzzAck(f *testing.F) {
 			t.Errorf("plainAck(%s) = %d", data, got)
 		}
 	})
-}
-
-// TestDeadLettersPushedOutAreCounted fills the stream over its limit.
-func TestDeadLettersPushedOutAreCounted(t *testing.T) {
-	b := openHere(t)
-	b.watchDead(t.Context())
-	put := func(n int) {
-		t.Helper()
-		for range n {
-			m := Message{Subject: SubjectDead + ".guest.t.r", Data: make([]byte, 32<<10)}
-			if _, err := b.Publish(t.Context(), m, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	count := func() float64 {
-		t.Helper()
-		var m dto.Metric
-		if err := b.met.deadLost.Write(&m); err != nil {
-			t.Fatal(err)
-		}
-		return m.GetCounter().GetValue()
-	}
-	put(10)
-	b.watchDead(t.Context())
-	if n := count(); n != 0 {
-		t.Errorf("%v counted before the stream was full", n)
-	}
-	put(40)
-	b.watchDead(t.Context())
-	st, err := b.State(t.Context(), StreamDead)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := count(); st.First == 1 || n != float64(st.First-1) {
-		t.Errorf("%v counted, %d were pushed out", n, st.First-1)
-	}
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // Bounds of a search: how much earlier than the time in its ID an event may
-// have been accepted, by the clocks of sources, and how many messages are
-// looked at.
+// have been accepted, by clocks of sources that are ahead of ours, and how many
+// messages are looked at: some seconds' worth of the fullest road.
 const (
-	findSlack = time.Minute
-	findCount = 4096
-	findStep  = 512
+	findSlack = 5 * time.Second
+	findCount = 1 << 17
+	findStep  = 1000
 )
 
 // FindEvent returns the flushed event with an ID among those from a sequence

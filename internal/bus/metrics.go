@@ -7,7 +7,6 @@ type metrics struct {
 	accepted prometheus.Counter
 	flush    prometheus.Histogram
 	archive  prometheus.Gauge
-	deadLost prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) metrics {
@@ -19,15 +18,12 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Name: "millrace_flush_seconds", Help: "Time of one flush of the store.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14),
 		}),
-		deadLost: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "millrace_dead_letters_pushed_out_total", Help: "Dead letters removed before their time because there were too many.",
-		}),
 		archive: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "millrace_archive_bytes", Help: "Size of the archive of events.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.accepted, m.flush, m.archive, m.deadLost)
+		r.MustRegister(m.accepted, m.flush, m.archive)
 	}
 	return m
 }

@@ -116,7 +116,9 @@ func retries(p *whisk.Retry, act *whisk.Activation) bool {
 // back together.
 func backoff(p *whisk.Retry, n int) time.Duration {
 	most := p.MaxBackoff
-	if n-1 < 32 && p.Backoff<<(n-1) < most {
+	// Compared from the other side: the doubled time may be beyond what a
+	// Duration holds.
+	if n-1 < 63 && p.Backoff < most>>(n-1) {
 		most = p.Backoff << (n - 1)
 	}
 	// Milliseconds, as records tell it: a start finds the same time.

@@ -33,9 +33,9 @@ func (c *messageCache) message(ctx context.Context, p place) ([]byte, error) {
 	key := at(p.stream(), p.seq(), 0)
 	c.mu.Lock()
 	for i, k := range c.keys {
-		if k == key && c.data[i] != nil {
+		if data := c.data[i]; k == key && data != nil {
 			c.mu.Unlock()
-			return c.data[i], nil
+			return data, nil
 		}
 	}
 	c.mu.Unlock()

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -27,7 +28,7 @@ CREATE TABLE tries (match TEXT NOT NULL, attempt INTEGER NOT NULL, place INTEGER
 CREATE TABLE objects (digest TEXT NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (digest, place)) WITHOUT ROWID;
 `
 
-// schemaVersion changes with schema. Every index notes the one it was made with.
+// schemaVersion changes with schema: an index of another one is made anew.
 const schemaVersion = "1"
 
 const (
@@ -137,10 +138,17 @@ func (d *database) drop() error {
 // claim marks the file as open in this start of the machine, before anything
 // is written to it. It returns false when it was open in another one.
 func (d *database) claim(ctx context.Context, boot string) (bool, error) {
+	made, err := d.meta(ctx, metaVersion)
+	if err != nil || made != schemaVersion {
+		return false, err
+	}
 	was, err := d.meta(ctx, metaBoot)
 	if err != nil || was != "" && (was != boot || boot == "") {
 		return false, err
 	}
+	// A mark all the same, so that a start that can't tell takes the file for
+	// open: the power may have been cut since.
+	boot = cmp.Or(boot, "unknown")
 	// The mark has to reach the disk before the first unsynced row: otherwise a
 	// power cut could leave damage under a file that looks closed.
 	for _, q := range []string{"PRAGMA synchronous = FULL", "", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA synchronous = OFF"} {

@@ -59,27 +59,17 @@ type hookArchive struct{ r *road }
 
 // Has looks among the judged events, then among those that are not judged yet.
 func (a *hookArchive) Has(ctx context.Context, namespace, id string) (bool, error) {
+	// Asked before the verdict: one that is judged meanwhile is found.
+	unjudged := a.r.journal.Judged().Seq + 1
 	_, err := a.r.journal.Verdict(ctx, namespace, id)
 	if !errors.Is(err, whisk.NotFound) {
 		return err == nil, err
 	}
-	_, last, err := a.r.bus.EventSpan(ctx)
-	if err != nil {
-		return false, err
+	_, err = a.r.bus.FindEvent(ctx, unjudged, id)
+	if errors.Is(err, whisk.NotFound) {
+		return false, nil
 	}
-	for next := a.r.journal.Judged().Seq + 1; next <= last; {
-		evs, err := a.r.bus.ReadEvents(ctx, next, 500)
-		if err != nil {
-			return false, err
-		}
-		for _, ev := range evs {
-			if ev.ID == id {
-				return true, nil
-			}
-			next = ev.Seq + 1
-		}
-	}
-	return false, nil
+	return err == nil, err
 }
 
 // secretKey reads the key that feeds' secrets are sealed with, and makes it at

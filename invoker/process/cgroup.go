@@ -126,7 +126,10 @@ func makeGroup(at, own, name string) (string, error) {
 		dir = at // we are in a namespace and see our own group as the root
 	}
 	dir = filepath.Join(dir, name)
-	return dir, os.Mkdir(dir, 0o755)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 // remove removes the folders of cgroups, which must be empty.

@@ -349,6 +349,11 @@ func (c *container) kill() {
 	}
 	// Here the first process ends when all others have: were it killed, they
 	// would be lost to us.
+	select {
+	case <-c.done:
+		return // its number may be another's by now
+	default:
+	}
 	killAll(descendants(c.pid))
 	// It does the same from its side, and takes what is forked meanwhile.
 	_ = c.proc.Signal(syscall.SIGTERM)
