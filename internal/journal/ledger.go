@@ -79,7 +79,7 @@ type ledger struct {
 
 	flushed uint64 // the last message known to be on stable storage
 	bytes   int64  // the bodies of all that is undone
-	filled  int64  // bytes of entries that were not carries, ever
+	filled  int64  // bytes of messages that were not carries, ever, as the stream counts them
 	undone  int
 
 	// While the journal is read at start, finals whose verdict has not been

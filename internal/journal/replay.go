@@ -207,7 +207,7 @@ func (j *Journal) replayMessage(m *bus.Message, below, first bool) error {
 	}
 	j.volume.add(m.Seq, len(m.Data))
 	if !carries {
-		j.ledger.filled += int64(len(m.Data))
+		j.ledger.filled += int64(len(m.Data)) + messageOverhead
 	}
 	return nil
 }

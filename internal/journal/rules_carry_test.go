@@ -204,6 +204,35 @@ func TestRule14NothingIsCarriedAgainTooSoon(t *testing.T) {
 	}
 }
 
+// Many undone matches fill the journal with messages so small that most of each
+// is what the stream adds. A quarter of the journal is a quarter of that, too:
+// counted by entries alone, the matches were carried again so late that nothing
+// could be trimmed any more, and the writer waited for good.
+func TestRule14SmallMessagesFillAQuarterToo(t *testing.T) {
+	const limit = 1 << 20
+	b := newFakeBus(limit)
+	b.streams[bus.StreamEvents].limit = 1 << 30
+	j := openOn(t, b, testOptions(t))
+	evs := b.accept(t, someEvents(0, 400)...)
+	j.judgeAll(evs...)
+	// Each entry is a message of its own: nobody else writes meanwhile.
+	for round := range 12 {
+		for i := range evs {
+			retry := recordOf(&evs[i], round+1, whisk.WhiskError)
+			retry.Due = epoch.Add(24 * time.Hour)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			err := j.Append(ctx, retry)
+			cancel()
+			if err != nil {
+				t.Fatalf("round %d, record %d: %v; %d bytes are held, %d are undone", round, i, err, int(j.metric("held_bytes")), int(j.metric("undone_bytes")))
+			}
+		}
+	}
+	if got := len(j.Undone()); got != len(evs) {
+		t.Errorf("%d are undone, want %d", got, len(evs))
+	}
+}
+
 func TestRule15VerdictsWaitAndInvokesAreRefusedWhenFull(t *testing.T) {
 	const limit = 256 << 10
 	b := newFakeBus(limit)

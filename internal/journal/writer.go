@@ -444,7 +444,7 @@ func (j *Journal) written(stream int, seq uint64, batch []part, data []byte) {
 		j.wanted = 0
 		j.met.bytes.Add(float64(len(data)))
 		if !carries {
-			j.ledger.filled += int64(len(data))
+			j.ledger.filled += int64(len(data)) + messageOverhead
 		}
 		if j.tight() {
 			j.wakeKeeper()
