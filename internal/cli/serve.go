@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace/millrace/internal/client"
 	"github.com/millrace/millrace/internal/config"
 	"github.com/millrace/millrace/internal/whisk"
 )
@@ -195,10 +196,49 @@ func (a *app) announce(w io.Writer, r Ready) {
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "%s\n", n)
 	}
-	// Clients look into the default folder by themselves.
-	if props := filepath.Join(r.Data, "wskprops"); filepath.Clean(r.Data) != a.defaultData() {
-		fmt.Fprintf(w, "\nFor millrace and wsk in other terminals:\n  export WSK_CONFIG_FILE=%s\n", shellQuote(props))
+	if why := a.elsewhere(r); why != "" {
+		fmt.Fprintf(w, "\n%s\n  export WSK_CONFIG_FILE=%s\n", why, shellQuote(filepath.Join(r.Data, "wskprops")))
 	}
+}
+
+// elsewhere tells why commands in other terminals need to be told of this
+// server; "" when they find it by themselves.
+func (a *app) elsewhere(r Ready) string {
+	plain := "For millrace and wsk in other terminals:"
+	at, err := client.Discover(client.Settings{}, a.sys.getenv, a.sys.Home, a.defaultData())
+	usual := filepath.Clean(r.Data) == a.defaultData()
+	switch {
+	case err != nil:
+		return plain // they would not find it, and say so
+	case at.AuthFrom == "nowhere":
+		if usual && a.sys.getenv("WSK_CONFIG_FILE") == "" {
+			return ""
+		}
+		return plain
+	}
+	remedy := "for this server:"
+	for _, v := range []string{at.AuthFrom, at.HostFrom} {
+		if strings.HasPrefix(v, "WHISK_") { // these win over any file
+			remedy = "for this server, unset WHISK_AUTH and WHISK_APIHOST, and:"
+		}
+	}
+	ours, err := client.ReadProps(filepath.Join(r.Data, "wskprops"))
+	switch {
+	case !sameHost(at, r.URL):
+		return fmt.Sprintf("millrace and wsk in other terminals call %s (from %s);\n%s", at.Host, at.HostFrom, remedy)
+	case err == nil && ours["AUTH"] != "" && ours["AUTH"] != at.Auth:
+		return fmt.Sprintf("millrace and wsk in other terminals use the key in %s, which is not that of this server's guest;\n%s", at.AuthFrom, remedy)
+	case !usual:
+		return plain
+	}
+	return ""
+}
+
+// sameHost reports whether an endpoint leads to this machine's server at url.
+func sameHost(at client.Endpoint, url string) bool {
+	one, err := at.URL()
+	local := strings.NewReplacer("//127.0.0.1:", "//localhost:", "//[::1]:", "//localhost:")
+	return err == nil && local.Replace(one) == local.Replace(url)
 }
 
 // shellQuote returns s as one word of a shell.
