@@ -128,19 +128,33 @@ func shorten(s string, most int) string {
 	return s[:head] + "..." + s[len(s)-most/2+3:]
 }
 
-// withLast puts the ID of the latest activation before args if that is wanted.
-func (a *app) withLast(ctx context.Context, c *client.Client, last bool, args []string) ([]string, error) {
+// withLast puts the ID of the latest activation before args if that is wanted:
+// of the action or trigger that args begin with, if they do. What could be a
+// field filter is one, as it is to wsk, which knows no name here.
+func (a *app) withLast(ctx context.Context, c *client.Client, last bool, args []string, fields bool) ([]string, error) {
 	if !last {
 		return args, nil
 	}
-	list, err := c.Activations(ctx, client.ActivationQuery{Page: client.Page{Limit: 1}})
-	if err != nil {
+	q := client.ActivationQuery{Page: client.Page{Limit: 1}}
+	if len(args) > 0 {
+		if _, field := member(client.Activation{}, args[0]); !fields || !field {
+			n, err := a.name(args[0], c.Endpoint().Namespace)
+			if err != nil {
+				return nil, err
+			}
+			q.Name, args = n.Local(), args[1:]
+		}
+	}
+	list, err := c.Activations(ctx, q)
+	switch {
+	case err != nil:
 		return nil, err
+	case len(list) > 0:
+		return append([]string{list[0].ID}, args...), nil
+	case q.Name != "":
+		return nil, &failure{text: fmt.Sprintf("Activation list does not contain any activations of '%s'.", q.Name), exit: exitGeneral, hint: "'millrace activation list' shows what there is"}
 	}
-	if len(list) == 0 {
-		return nil, &failure{text: "Activation list does not contain any activations.", exit: exitGeneral, hint: "invoke an action, or fire a trigger, first"}
-	}
-	return append([]string{list[0].ID}, args...), nil
+	return nil, &failure{text: "Activation list does not contain any activations.", exit: exitGeneral, hint: "invoke an action, or fire a trigger, first"}
 }
 
 // ofActivation is a verb about one activation, named by its ID or --last.
@@ -150,7 +164,7 @@ func (a *app) ofActivation(v verb, what string, do func(ctx context.Context, c *
 	v.need, v.min = needActivation, 0
 	v.max = most + 1 // counted again when --last is known
 	v.flags = func(c *cobra.Command) {
-		c.Flags().BoolVarP(&last, "last", "l", false, "retrieves the last activation")
+		c.Flags().BoolVarP(&last, "last", "l", false, "retrieves the last activation; with the NAME of an action or trigger, its last one")
 		if flags != nil {
 			flags(c)
 		}
@@ -166,7 +180,7 @@ func (a *app) ofActivation(v verb, what string, do func(ctx context.Context, c *
 		if err != nil {
 			return err
 		}
-		if args, err = a.withLast(ctx, c, last, args); err != nil {
+		if args, err = a.withLast(ctx, c, last, args, most > 1); err != nil {
 			return a.because(err, "Unable to get %sactivation", what)
 		}
 		if err := a.count(args, 1, most, needActivation); err != nil {
@@ -182,7 +196,7 @@ func (a *app) ofActivation(v verb, what string, do func(ctx context.Context, c *
 func (a *app) activationGet() *cobra.Command {
 	var summary, logs bool
 	return a.ofActivation(verb{
-		use: "get (ACTIVATION_ID | --last) [FIELD_FILTER]", short: "get activation", max: 2,
+		use: "get (ACTIVATION_ID | --last [NAME]) [FIELD_FILTER]", short: "get activation", max: 2,
 		flags: func(c *cobra.Command) {
 			c.Flags().BoolVarP(&summary, "summary", "s", false, "summarize activation details")
 			c.Flags().BoolVarP(&logs, "logs", "g", false, "emit only the logs, stripped of time stamps and stream identifier")
@@ -213,7 +227,7 @@ func (a *app) activationGet() *cobra.Command {
 func (a *app) activationLogs() *cobra.Command {
 	var strip bool
 	return a.ofActivation(verb{
-		use: "logs (ACTIVATION_ID | --last)", short: "get the logs of an activation", max: 1,
+		use: "logs (ACTIVATION_ID | --last [NAME])", short: "get the logs of an activation", max: 1,
 		flags: func(c *cobra.Command) {
 			c.Flags().BoolVarP(&strip, "strip", "r", false, "strip timestamp and stream information")
 		},
@@ -234,7 +248,7 @@ func (a *app) activationLogs() *cobra.Command {
 // whatever its outcome.
 func (a *app) activationResult() *cobra.Command {
 	return a.ofActivation(verb{
-		use: "result (ACTIVATION_ID | --last)", short: "get the result of an activation", max: 1,
+		use: "result (ACTIVATION_ID | --last [NAME])", short: "get the result of an activation", max: 1,
 	}, "result for ", func(ctx context.Context, c *client.Client, args []string) error {
 		r, err := c.Result(ctx, args[0])
 		if err != nil {
