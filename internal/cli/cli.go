@@ -204,6 +204,7 @@ func (a *app) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 // verb is a command to be made: what it takes and what it does.
 type verb struct {
 	use, short string
+	long       string // what the help says besides, if anything
 	min, max   int    // arguments
 	need       string // what they are, in wsk's words
 	pairs      pairs  // which KEY VALUE flags it takes
@@ -216,6 +217,9 @@ type verb struct {
 // its KEY VALUE flags and its number of arguments, before anything is called.
 func (a *app) verb(v verb) *cobra.Command {
 	c := &cobra.Command{Use: v.use, Short: v.short, Args: cobra.ArbitraryArgs}
+	if v.long != "" {
+		c.Long = strings.ToUpper(v.short[:1]) + v.short[1:] + ".\n\n" + v.long
+	}
 	v.pairs.declare(c)
 	if v.flags != nil {
 		v.flags(c)

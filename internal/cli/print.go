@@ -68,6 +68,12 @@ func (a *app) okLine(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, "%s %s\n", a.paintOn(w, green, "ok:"), fmt.Sprintf(format, args...))
 }
 
+// warn tells on standard error what a person may not expect of a command that
+// did what it was told.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.sys.Err, "%s%s\n", a.paintOn(a.sys.Err, yellow, "warning: "), fmt.Sprintf(format, args...))
+}
+
 // got prints an entity: the whole, or the member that field names.
 func (a *app) got(v any, what, name, field string) error {
 	shown := v

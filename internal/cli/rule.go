@@ -21,15 +21,37 @@ func (a *app) ruleCommand() *cobra.Command {
 		a.rulePut(true), a.ruleGet(), a.ruleDelete(), a.ruleList())
 }
 
+// aboutRule is what the help says of rule create and update.
+const aboutRule = `Options are annotations; keys that are not Millrace's are kept as they are.
+
+  -a filter '{"state": ["paid"], "total": [10, 20]}'
+      only events whose payload has one of the values of each
+  -a retry '{"attempts": 5, "backoff": "1s", "on": ["platform", "application"]}'
+      how often a run that failed is tried again, and after which failures`
+
+// ruleOptions are the annotations that Millrace acts upon.
+var ruleOptions = [...]string{"filter", "retry"}
+
+// warnOfOptions tells of annotations that look like slips of Millrace's own:
+// the server keeps any, as OpenWhisk does, and would not act upon them.
+func (a *app) warnOfOptions(annots whisk.Params) {
+	for _, e := range annots {
+		if near := whisk.Nearest(e.Key, ruleOptions[:]...); near != "" && near != e.Key {
+			a.warn("annotation '%s' is not one of Millrace's options; did you mean '%s'?", e.Key, near)
+		}
+	}
+}
+
 // rulePut is the command of create and update.
 func (a *app) rulePut(update bool) *cobra.Command {
 	v := verb{
-		use: "create RULE_NAME TRIGGER_NAME ACTION_NAME", short: "create new rule",
+		use: "create RULE_NAME TRIGGER_NAME ACTION_NAME", short: "create new rule", long: aboutRule,
 		min: 3, max: 3, need: needRuleParts, pairs: pairs{annots: true},
 	}
 	verbing, done := "create", "created"
 	if update {
 		v.use, v.short = "update RULE_NAME TRIGGER_NAME ACTION_NAME", "update an existing rule, or create a rule if it does not exist"
+		v.long = "With -a or -A, all annotations of the rule are replaced: name those that are to\nstay, filter and retry too. Without them, all stay.\n\n" + aboutRule
 		verbing, done = "update", "updated"
 	}
 	v.run = func(ctx context.Context, args []string) error {
@@ -51,6 +73,7 @@ func (a *app) rulePut(update bool) *cobra.Command {
 		if err != nil {
 			return a.because(err, "Unable to %s rule '%s'", verbing, t.name.Entity)
 		}
+		a.warnOfOptions(a.given.annots)
 		return a.ok(r, "%s rule %s", done, a.bold(t.name.Entity))
 	}
 	return a.verb(v)
