@@ -129,6 +129,7 @@ func (a *app) changeProperties(change func(map[string]string) ([]string, error))
 	if err := client.WriteProps(file, props); err != nil {
 		return &failure{text: fmt.Sprintf("Unable to set the property value(s): %v", err), exit: exitGeneral, hint: "make the folder writable for this user, or name another file with WSK_CONFIG_FILE"}
 	}
+	a.warnOfProperties(file, props)
 	if a.json() {
 		return a.printJSON(map[string]any{"file": file, "done": done})
 	}
@@ -136,6 +137,28 @@ func (a *app) changeProperties(change func(map[string]string) ([]string, error))
 		a.okLine(a.sys.Out, "%s", line)
 	}
 	return nil
+}
+
+// warnOfProperties tells when what a properties file says is not in effect: a
+// file without a key is passed over, and the environment wins over any.
+func (a *app) warnOfProperties(file string, props map[string]string) {
+	at, err := client.Discover(client.Settings{}, a.sys.getenv, a.sys.Home, a.defaultData())
+	if err != nil || len(props) == 0 {
+		return
+	}
+	host, key := props["APIHOST"], props["AUTH"]
+	used := key != "" || host != "" && a.sys.getenv("WHISK_AUTH") != ""
+	switch {
+	case !used && at.AuthFrom == "nowhere":
+		a.warn("'%s' is not in effect: it holds no key; 'millrace property set --auth KEY' adds one", file)
+	case !used:
+		a.warn("'%s' is not in effect: it holds no key, so the API host is %s (from %s) and the key that of %s; 'millrace property set --auth KEY' adds one", file, at.Host, at.HostFrom, at.AuthFrom)
+	case host != "" && at.Host != host:
+		a.warn("the API host in effect is %s (from %s)", at.Host, at.HostFrom)
+	}
+	if key != "" && at.Auth != key {
+		a.warn("the key in effect is that of %s", at.AuthFrom)
+	}
 }
 
 // propertyGet is the command that shows settings as the next command would use
