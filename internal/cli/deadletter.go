@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,10 +34,12 @@ func (a *app) deadLetterList() *cobra.Command {
 				return a.because(err, "Unable to obtain the list of dead letters")
 			}
 			width := len("Rule")
-			for _, d := range list {
+			times := make([]time.Time, len(list))
+			for i, d := range list {
 				width = max(width, len(ruleOf(d)))
+				times[i] = d.Time
 			}
-			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime", "Dead letter ID", width, "Rule", "Reason")
+			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime"+zoneOf(times...), "Dead letter ID", width, "Rule", "Reason")
 			return table(a, header, list, func(d whisk.DeadLetter) string {
 				// The reason may hold an action's own words: nothing in it may
 				// move the cursor.
@@ -81,7 +84,7 @@ func (a *app) deadLetterShow() *cobra.Command {
 // up, what came in, and every attempt.
 func (a *app) deadLetter(d whisk.DeadLetter) {
 	a.print("%s %s\n", a.bold("dead letter"), d.ID)
-	a.print("   given up %s\n   because  %s\n   action   %s\n", stamp(d.Time), clean(d.Reason), d.Action)
+	a.print("   given up %s\n   because  %s\n   action   %s\n", moment(d.Time), clean(d.Reason), d.Action)
 	if !d.Match.Rule.IsZero() {
 		a.print("   rule     %s\n", d.Match.Rule)
 	}

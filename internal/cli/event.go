@@ -47,11 +47,13 @@ func (a *app) eventList() *cobra.Command {
 				return a.because(err, "Unable to obtain the list of events")
 			}
 			width := len("Trigger")
-			for _, v := range list {
+			times := make([]time.Time, len(list))
+			for i, v := range list {
 				width = max(width, len(v.Trigger.Entity))
+				times[i] = v.Time
 			}
 			// The rules come last, as their text may have any length.
-			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime", "Event ID", width, "Trigger", "Rules")
+			header := fmt.Sprintf("%-23s %-32s %-*s %s", "Datetime"+zoneOf(times...), "Event ID", width, "Trigger", "Rules")
 			return table(a, header, list, func(v whisk.Verdict) string {
 				return fmt.Sprintf("%-23s %-32s %-*s %s", stamp(v.Time), v.Event.ID, width, v.Trigger.Entity, decisions(v))
 			}, nil)
@@ -83,6 +85,33 @@ func stamp(at time.Time) string {
 		return "-"
 	}
 	return at.Local().Format("2006-01-02 15:04:05.000")
+}
+
+// moment is a time that stands alone, so with its zone.
+func moment(at time.Time) string {
+	if at.IsZero() {
+		return "-"
+	}
+	return stamp(at) + " " + at.Local().Format("MST")
+}
+
+// zoneOf is what the header of a column of times adds: the zone of its stamps.
+// Where the clocks changed in between there are two.
+func zoneOf(times ...time.Time) string {
+	zone := ""
+	for _, at := range times {
+		switch name := at.Local().Format("MST"); {
+		case at.IsZero():
+		case zone != "" && zone != name:
+			return " (local time)"
+		default:
+			zone = name
+		}
+	}
+	if zone == "" {
+		return ""
+	}
+	return " (" + zone + ")"
 }
 
 // decisions tells in a line what the rules made of an event.
@@ -145,7 +174,7 @@ func (a *app) eventExplain() *cobra.Command {
 func (a *app) explain(x client.Explanation) {
 	ev := x.Event
 	a.print("%s %s on trigger %s\n", a.bold("event"), ev.ID, a.bold(ev.Trigger.String()))
-	a.print("   at      %s\n", stamp(ev.Time))
+	a.print("   at      %s\n", moment(ev.Time))
 	for _, f := range []struct{ name, value string }{
 		{"source", ev.Source},
 		{"type", ev.Type},
