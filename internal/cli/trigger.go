@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,11 +38,34 @@ func (a *app) triggerFire() *cobra.Command {
 			// The event is stored all the same: 'event list' shows it.
 			if id == "" && !a.json() {
 				a.okLine(a.sys.Out, "triggered %s, but no active rule is there to take it", a.boldName(t.name))
-				return nil
+				return a.tellInactive(ctx, t)
 			}
 			return a.ok(map[string]string{"activationId": id}, "triggered %s with id %s", a.boldName(t.name), a.bold(id))
 		},
 	})
+}
+
+// tellInactive names the rules that would take an event of a trigger if they
+// were active.
+func (a *app) tellInactive(ctx context.Context, t clientAndName) error {
+	trg, err := t.Trigger(ctx, t.name)
+	if interrupted(err) {
+		return err
+	}
+	if rules := rulesOf(trg); err == nil && len(rules) > 0 {
+		a.warn("inactive: %s; 'millrace rule enable %s' makes it take events", strings.Join(rules, ", "), rules[0])
+	}
+	return nil
+}
+
+// rulesOf returns the names of a trigger's rules, in order.
+func rulesOf(trg client.Trigger) []string {
+	var names []string
+	for full := range trg.Rules { // namespace/name
+		names = append(names, full[strings.LastIndex(full, "/")+1:])
+	}
+	slices.Sort(names)
+	return names
 }
 
 // triggerCreate is the command that makes a trigger, and its feed with -f.
@@ -254,6 +279,9 @@ func (a *app) triggerDelete() *cobra.Command {
 			was, err := t.DeleteTrigger(ctx, t.name)
 			if err != nil {
 				return a.because(err, "Unable to delete trigger '%s'", t.name.Entity)
+			}
+			if rules := rulesOf(trg); len(rules) > 0 {
+				a.warn("without their trigger these rules are inactive now: %s; 'millrace rule delete NAME' deletes one", strings.Join(rules, ", "))
 			}
 			return a.ok(was, "deleted trigger %s", a.bold(t.name.Entity))
 		},
