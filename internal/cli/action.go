@@ -101,13 +101,22 @@ func (a *app) putAction(ctx context.Context, args []string, f *actionFlags) erro
 	}
 	done, err := t.PutAction(ctx, t.name, act, f.update)
 	if err != nil {
-		return a.because(err, "Unable to create action '%s'", t.name.Local())
+		return a.withPackage(t.name, err, a.because(err, "Unable to create action '%s'", t.name.Local()))
 	}
 	verb := "created"
 	if f.update {
 		verb = "updated"
 	}
 	return a.ok(done, "%s action %s", verb, a.bold(t.name.Local()))
+}
+
+// withPackage gives the remedy for an action whose package is not there: that
+// is all that a put can miss.
+func (a *app) withPackage(n whisk.Name, cause, told error) error {
+	if f := (*failure)(nil); n.Package != "" && errors.Is(cause, whisk.NotFound) && errors.As(told, &f) {
+		f.hint = fmt.Sprintf("its package may be missing: 'millrace package create %s' makes it", n.Package)
+	}
+	return told
 }
 
 // invalidArguments puts wsk's words before what was wrong with the arguments.

@@ -46,6 +46,14 @@ func (a *app) activationList() *cobra.Command {
 			if err != nil {
 				return a.because(err, "Unable to obtain the list of activations for namespace '%s'", shownNamespace(t.name.Namespace))
 			}
+			if len(list) == 0 && q.Name != "" {
+				err := a.warnOfNone("action or trigger", t.name,
+					func() error { _, err := t.Action(ctx, t.name, false); return err },
+					func() error { _, err := t.Trigger(ctx, t.name); return err })
+				if err != nil {
+					return err
+				}
+			}
 			return a.printActivations(list, q.Full)
 		},
 	})

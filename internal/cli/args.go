@@ -96,7 +96,10 @@ func takePairs(args []string) (rest []string, g given, err error) {
 			*to, err = fromFile(*to, left[0])
 			i++
 		case len(left) < 2:
-			err = fmt.Errorf("Arguments for '%s' must be a key/value pair", arg)
+			return nil, g, &failure{
+				text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: Arguments for '%s' must be a key/value pair", pairWord(arg), arg),
+				exit: exitGeneral, hint: fmt.Sprintf("as in %s name World", arg),
+			}
 		default:
 			// Both are taken as they are, even if they begin with a dash:
 			// values may.
@@ -116,14 +119,18 @@ func pairFailure(flag string, err error) error {
 	if errors.As(err, &own) {
 		return own
 	}
-	what := "parameter"
-	if strings.HasPrefix(flag, "-a") || strings.HasPrefix(flag, "-A") || strings.HasPrefix(flag, "--a") {
-		what = "annotation"
-	}
 	return &failure{
-		text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: %v", what, err),
-		exit: exitGeneral, hint: usageOf(nil),
+		text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: %v", pairWord(flag), err),
+		exit: exitGeneral,
 	}
+}
+
+// pairWord is what wsk calls the values of a flag.
+func pairWord(flag string) string {
+	if strings.HasPrefix(flag, "-a") || strings.HasPrefix(flag, "-A") || strings.HasPrefix(flag, "--a") {
+		return "annotation"
+	}
+	return "parameter"
 }
 
 // valueOf reads a value as JSON or, if it is none, takes it as a string. So 1,
@@ -154,6 +161,9 @@ func fromFile(p whisk.Params, name string) (whisk.Params, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if fault := whisk.JSONFault(b); fault != "" {
+		return nil, fmt.Errorf("'%s' does not hold a JSON object: %s", name, fault)
 	}
 	members, err := membersOf(b)
 	if err != nil {

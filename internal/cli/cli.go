@@ -6,7 +6,7 @@
 // is dev, serve and try: they read a config.Config and call the StartServer
 // that Main was given, so that nothing here knows how a server is put together.
 // A command that fails tells two lines on standard error, the cause and the
-// remedy.
+// remedy; only the cause where that says what is to be done.
 package cli
 
 import (
@@ -35,6 +35,7 @@ type System struct {
 	Environ  []string
 	Home     string // the user's home folder
 	Version  string // of this binary
+	Program  string // as it was called; empty for millrace
 }
 
 // Ready is what a started server tells about itself.
@@ -56,7 +57,7 @@ func OS(version string) System {
 	if err != nil {
 		home = "."
 	}
-	s := System{Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Home: home, Version: version}
+	s := System{Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Home: home, Version: version, Program: os.Args[0]}
 	// NO_COLOR is what people set who want no colours from any program.
 	if s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" {
 		s.Color, s.ErrColor = isTerminal(os.Stdout), isTerminal(os.Stderr)
@@ -151,7 +152,7 @@ func (a *app) commands() *cobra.Command {
 	root.SetErr(a.sys.Err)
 	root.SetVersionTemplate("millrace {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &failure{text: err.Error(), exit: exitGeneral, hint: usageOf(c)}
+		return badFlag(c, err)
 	})
 	f := root.PersistentFlags()
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "verbose output")
@@ -166,7 +167,7 @@ func (a *app) commands() *cobra.Command {
 		a.devCommand(), a.serveCommand(), a.tryCommand(), a.tailCommand(), a.doctorCommand(),
 		a.actionCommand(), a.triggerCommand(), a.ruleCommand(), a.packageCommand(), a.activationCommand(),
 		a.eventCommand(), a.feedCommand(), a.deadLetterCommand(),
-		a.namespaceCommand(), a.listCommand(), a.propertyCommand(),
+		a.namespaceCommand(), a.listCommand(), a.propertyCommand(), a.apiCommand(),
 	)
 	return root
 }
@@ -188,6 +189,19 @@ func (a *app) noSuchCommand(c *cobra.Command, args []string) error {
 	return &failure{
 		text: fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath()),
 		exit: exitGeneral, hint: hint,
+	}
+}
+
+// apiCommand refuses wsk's commands of the API gateway, whatever their flags.
+func (a *app) apiCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "api", Short: "work with APIs", Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return &failure{
+				text: "'millrace api' is not supported yet", exit: exitGeneral,
+				hint: "a web action has an address too: 'millrace action create NAME FILE --web true', then 'millrace action get NAME --url'",
+			}
+		},
 	}
 }
 
@@ -241,6 +255,9 @@ func (a *app) verb(v verb) *cobra.Command {
 			return err
 		}
 		if err := a.count(args, v.min, v.max, v.need); err != nil {
+			if f := (*failure)(nil); v.pairs.params && v.max == 1 && len(args) > 1 && errors.As(err, &f) {
+				f.hint = "values go with -p KEY VALUE, or as a JSON object in a file with -P FILE"
+			}
 			return err
 		}
 		return v.run(c.Context(), args)

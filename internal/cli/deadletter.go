@@ -63,6 +63,9 @@ func (a *app) deadLetterShow() *cobra.Command {
 	return a.verb(verb{
 		use: "show DEAD_LETTER_ID", short: "show a dead letter with its whole story", min: 1, max: 1, need: "A dead letter ID is required.",
 		run: func(ctx context.Context, args []string) error {
+			if err := a.checkID(args[0], "a dead letter", "millrace dead-letter list"); err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err

@@ -46,6 +46,11 @@ func (a *app) eventList() *cobra.Command {
 			if err != nil {
 				return a.because(err, "Unable to obtain the list of events")
 			}
+			if len(list) == 0 && len(args) == 1 {
+				if err := a.warnOfNoTrigger(ctx, t); err != nil {
+					return err
+				}
+			}
 			width := len("Trigger")
 			times := make([]time.Time, len(list))
 			for i, v := range list {
@@ -58,6 +63,14 @@ func (a *app) eventList() *cobra.Command {
 				return fmt.Sprintf("%-23s %-32s %-*s %s", stamp(v.Time), v.Event.ID, width, v.Trigger.Entity, decisions(v))
 			}, nil)
 		},
+	})
+}
+
+// warnOfNoTrigger tells when there is no trigger of that name.
+func (a *app) warnOfNoTrigger(ctx context.Context, t clientAndName) error {
+	return a.warnOfNone("trigger", t.name, func() error {
+		_, err := t.Trigger(ctx, t.name)
+		return err
 	})
 }
 
@@ -134,6 +147,9 @@ func (a *app) eventGet() *cobra.Command {
 	return a.verb(verb{
 		use: "get EVENT_ID", short: "get event", min: 1, max: 1, need: needEvent,
 		run: func(ctx context.Context, args []string) error {
+			if err := a.checkID(args[0], "an event", "millrace event list"); err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -153,6 +169,9 @@ func (a *app) eventExplain() *cobra.Command {
 	return a.verb(verb{
 		use: "explain EVENT_ID", short: "tell what each rule made of an event, and what came of it", min: 1, max: 1, need: needEvent,
 		run: func(ctx context.Context, args []string) error {
+			if err := a.checkID(args[0], "an event", "millrace event list"); err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err

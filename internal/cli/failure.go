@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -91,6 +95,8 @@ func (a *app) remedy(err error) string {
 		return usageOf(a.now)
 	}
 	switch f.Status {
+	case http.StatusBadRequest:
+		return a.remedyOfContent(f.Message)
 	case http.StatusNotFound:
 		return fmt.Sprintf("'%s list' shows what there is", noun)
 	case http.StatusConflict:
@@ -103,4 +109,77 @@ func (a *app) remedy(err error) string {
 		return "'millrace activation logs --last' shows what it logged"
 	}
 	return usageOf(a.now)
+}
+
+// remedyOfContent follows from the text about what is wrong with a request.
+// Most say all there is to say.
+func (a *app) remedyOfContent(text string) string {
+	first, _, _ := strings.Cut(text, " ")
+	switch {
+	case strings.HasSuffix(text, " does not exist") && (first == "action" || first == "trigger"):
+		return fmt.Sprintf("'millrace %s list' shows what there is", first)
+	case strings.HasPrefix(text, "Binding references a package"):
+		return "'millrace package list /NAMESPACE' shows what there is"
+	case slices.ContainsFunc(ruleOptions[:], func(o string) bool { return strings.HasPrefix(text, o) }) && a.now != nil:
+		return fmt.Sprintf("'%s --help' has examples", a.now.CommandPath())
+	case strings.Contains(strings.ToLower(text), "activation id"):
+		return "'millrace activation list' shows the IDs"
+	}
+	return ""
+}
+
+// badValue is what the flags' library says of a value that is none.
+var badValue = regexp.MustCompile(`^invalid argument (".*") for "(?:-., )?--([a-z-]+)" flag: strconv\.`)
+
+// badFlag tells of a flag that was given wrongly.
+func badFlag(c *cobra.Command, err error) error {
+	f := &failure{text: err.Error(), exit: exitGeneral, hint: usageOf(c)}
+	m := badValue.FindStringSubmatch(f.text)
+	if m == nil {
+		return f
+	}
+	value, uerr := strconv.Unquote(m[1])
+	flag := c.Flags().Lookup(m[2])
+	if uerr != nil || flag == nil {
+		return f
+	}
+	want := "a whole number"
+	switch {
+	case flag.Value.Type() == "bool":
+		want = "true or false"
+	case strings.Contains(f.text, "out of range"):
+		want = "a number that this can be"
+	case m[2] == "memory" || m[2] == "logsize" || m[2] == "logs":
+		want = fmt.Sprintf("a whole number of MB, as in %s", flag.DefValue)
+	case m[2] == "timeout":
+		want = fmt.Sprintf("a whole number of milliseconds, as in %s", flag.DefValue)
+	}
+	return &failure{text: fmt.Sprintf("--%s: '%s' is not %s", m[2], value, want), exit: exitGeneral}
+}
+
+// checkID refuses what can't be the ID of an event or a dead letter. what says
+// with its article which; list is the command that shows those there are.
+func (a *app) checkID(id, what, list string) error {
+	if whisk.CheckID(id) == nil {
+		return nil
+	}
+	return &failure{
+		text: fmt.Sprintf("'%s' is not %s ID", id, what), exit: exitGeneral,
+		hint: fmt.Sprintf("it has 32 of the characters 0-9 and a-f: '%s' shows those there are", list),
+	}
+}
+
+// warnOfNone tells why a list of what happened to something is empty, when it
+// is because there is no such thing. look asks for it in each way it may be there.
+func (a *app) warnOfNone(what string, n whisk.Name, look ...func() error) error {
+	for _, l := range look {
+		switch err := l(); {
+		case interrupted(err):
+			return err
+		case !errors.Is(err, whisk.NotFound):
+			return nil // it is there, or nobody knows
+		}
+	}
+	a.warn("there is no %s '%s'", what, n.Local())
+	return nil
 }

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -170,18 +174,37 @@ func (a *app) serve(ctx context.Context, cfg config.Config, banner io.Writer, de
 		err = errors.Join(<-demoDone, err)
 	}
 	if err != nil {
-		return a.startFailure(err)
+		return a.startFailure(err, cfg.Listen, demo)
 	}
 	return nil
 }
 
-// startFailure gives a remedy to the failures of a start that bring none.
-func (a *app) startFailure(err error) error {
+// startFailure gives a remedy to the failures of a start that bring none. Where
+// the port is taken it is the command that starts the same on the next one:
+// 'make run' shows nobody what it called.
+func (a *app) startFailure(err error, listen string, demo bool) error {
 	f := *a.failureOf(err)
+	if next := nextPort(listen); errors.Is(err, syscall.EADDRINUSE) && next != "" && a.now != nil {
+		words := []string{cmp.Or(a.sys.Program, "millrace"), a.now.Name()}
+		if demo && a.now.Name() == "dev" {
+			words = append(words, "--try")
+		}
+		f.hint = fmt.Sprintf("stop that program, or take another port: '%s --listen %s'", strings.Join(words, " "), next)
+	}
 	if f.hint == "" {
 		f.hint = "'millrace doctor' looks for what is wrong"
 	}
 	return &f
+}
+
+// nextPort returns an address with the port after its own, "" if there is none.
+func nextPort(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	n, nerr := strconv.ParseUint(port, 10, 16)
+	if err != nil || nerr != nil || n >= 1<<16-1 {
+		return ""
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n+1, 10))
 }
 
 // announce prints the lines that say where everything is.

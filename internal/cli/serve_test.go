@@ -1,10 +1,16 @@
 package cli
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/millrace/millrace/internal/config"
+	"github.com/millrace/millrace/internal/whisk"
 )
 
 // A start tells when commands in other terminals would call another server, or
@@ -54,6 +60,32 @@ func TestStartTellsOfOtherProperties(t *testing.T) {
 			}
 			if tt.want != "" && !strings.HasSuffix(got, export+"HOME/"+tt.folder+"/wskprops\n") {
 				t.Errorf("the remedy lacks the file:\n%s", got)
+			}
+		})
+	}
+}
+
+// Where the port is taken, the start names the command for the next one.
+func TestStartNamesAnotherPort(t *testing.T) {
+	taken := whisk.WithHint(whisk.E(whisk.Conflict, "", fmt.Errorf("in use: %w", syscall.EADDRINUSE)), "the server's own")
+	for name, tt := range map[string]struct {
+		args []string
+		err  error
+		want string
+	}{
+		"dev":        {[]string{"dev", "--try"}, taken, "stop that program, or take another port: 'bin/millrace dev --try --listen 127.0.0.1:3234'"},
+		"try":        {[]string{"try", "--listen", "[::1]:80"}, taken, "stop that program, or take another port: 'bin/millrace try --listen [::1]:81'"},
+		"serve":      {[]string{"serve"}, taken, "stop that program, or take another port: 'bin/millrace serve --listen 127.0.0.1:3234'"},
+		"the last":   {[]string{"dev", "--listen", "127.0.0.1:65535"}, taken, "the server's own"},
+		"a conflict": {[]string{"dev"}, whisk.WithHint(whisk.E(whisk.Conflict, "", os.ErrExist), "the server's own"), "the server's own"},
+		"no remedy":  {[]string{"dev"}, os.ErrExist, "'millrace doctor' looks for what is wrong"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs lockedBuffer
+			sys := System{Out: &out, Err: &errs, Home: t.TempDir(), Program: "bin/millrace"}
+			start := func(context.Context, config.Config, func(Ready)) error { return tt.err }
+			if code := Main(t.Context(), sys, tt.args, start); code == 0 || !strings.HasSuffix(errs.String(), "\nhint: "+tt.want+"\n") {
+				t.Errorf("ended with %d: %s\nwant the hint %s", code, errs.String(), tt.want)
 			}
 		})
 	}

@@ -31,6 +31,11 @@ func (a *app) tailCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(args) == 1 { // it may come yet
+				if err := a.warnOfNoTrigger(ctx, t); err != nil {
+					return err
+				}
+			}
 			if a.json() {
 				err = t.Follow(ctx, t.name.Entity, func() {}, func(told client.Told) error {
 					var v any = told.Entry

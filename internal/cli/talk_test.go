@@ -232,7 +232,8 @@ func fixtures(t *testing.T) {
 		"hello.py": "def main(args):\n    return {\"body\": \"<b>Hello</b>\"}\n", "hello.js": "function main() {}\n",
 		"run.sh": "#!/bin/sh\necho '{}'\n", "action.zip": "PK\x03\x04zip", "main.jar": "PK\x03\x04jar",
 		"program": "\x7fELF\x00\x01", "params.json": "{\"b\": [1, 2],\n \"a\": {\"x\": \"<>\"}}", "bad.json": "[1]",
-		"words.txt": "some words",
+		"broken.json": "{\"a\": 1,\n \"b\": }",
+		"words.txt":   "some words",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
 			t.Fatal(err)

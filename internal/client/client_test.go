@@ -118,6 +118,8 @@ func TestEndpointURL(t *testing.T) {
 		{"https://h/base", "https://h/base"},
 		{"", ""},
 		{"http://", ""},
+		{"ftp://h", ""},
+		{"://h", ""},
 		{"http://a b", ""},
 		{"http://h?x=1", ""},
 		{"http://u:p@h", ""},

@@ -45,13 +45,14 @@ type Settings struct {
 // URL returns the server's address without a slash at its end, or Invalid.
 func (e Endpoint) URL() (string, error) {
 	s := e.Host
-	if !strings.HasPrefix(s, "http://") && !strings.HasPrefix(s, "https://") {
+	scheme, _, named := strings.Cut(s, "://")
+	if !named {
 		// As wsk does. A server that speaks no TLS has its scheme in the
 		// properties file.
 		s = "https://" + s
 	}
 	u, err := url.Parse(strings.TrimRight(s, "/"))
-	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || named && scheme != "http" && scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return "", whisk.WithHint(
 			whisk.E(whisk.Invalid, "", fmt.Errorf("the API host '%s' (from %s) is not valid", e.Host, e.HostFrom)),
 			"give it as http://host:port with --apihost, or 'millrace property set --apihost'",

@@ -2,8 +2,12 @@ package server
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/millrace/millrace/internal/config"
 	"github.com/millrace/millrace/internal/whisk"
@@ -26,15 +30,34 @@ func (s *Server) runtimes() (whisk.Runtimes, error) {
 	if s.o.Config.Runtimes == "" {
 		return invoker.DefaultRuntimes(), nil
 	}
-	b, err := os.ReadFile(s.o.Config.Runtimes)
-	if err != nil {
-		return whisk.Runtimes{}, whisk.WithHint(whisk.E(whisk.Invalid, "", err), "name a runtimes.json with --runtimes")
+	name := s.o.Config.Runtimes
+	b, err := os.ReadFile(name)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return whisk.Runtimes{}, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("cannot read the runtimes in '%s': %w", name, path.Err)),
+			"name a runtimes.json with --runtimes, or leave that out for the kinds that Millrace brings")
 	}
-	kinds, err := whisk.ParseRuntimes(b)
+	if fault := whisk.JSONFault(b); err == nil && fault != "" {
+		err = whisk.E(whisk.Invalid, "", errors.New(fault))
+	}
+	var kinds whisk.Runtimes
+	if err == nil {
+		kinds, err = whisk.ParseRuntimes(b)
+	}
 	if err != nil {
-		return kinds, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("%s: %w", s.o.Config.Runtimes, err)), "its format is that of OpenWhisk's runtimes.json")
+		return kinds, whisk.WithHint(whisk.E(whisk.Invalid, "", fmt.Errorf("the runtimes in '%s' are not valid: %s", name, inWords(err))),
+			"its format is that of OpenWhisk's runtimes.json")
 	}
 	return kinds, nil
+}
+
+// inWords is what is wrong with a file of JSON, without the names of Go's types.
+func inWords(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return fmt.Sprintf("%s: found %s, which does not belong there", wrong.Field, wrong.Value)
+	}
+	return strings.TrimPrefix(whisk.Message(err), "json: ")
 }
 
 // chooseDriver makes the driver that the settings ask for.

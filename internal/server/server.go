@@ -98,14 +98,22 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
+// taken is the error of an address that another program has. It is EADDRINUSE.
+type taken string
+
+func (t taken) Error() string {
+	return fmt.Sprintf("the address %s is in use by another program", string(t))
+}
+
+func (t taken) Unwrap() error { return syscall.EADDRINUSE }
+
 // listen takes a TCP address. Its errors name the reason and the remedy.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, whisk.WithHint(whisk.E(whisk.Conflict, "", fmt.Errorf("the address %s is in use by another program", addr)),
-			"stop that program, or choose another address with --listen")
+		return nil, whisk.WithHint(whisk.E(whisk.Conflict, "", taken(addr)), "stop that program, or choose another address with --listen")
 	case errors.Is(err, syscall.EACCES):
 		return nil, whisk.WithHint(whisk.E(whisk.Forbidden, "", fmt.Errorf("this user may not listen on %s", addr)),
 			"choose a port above 1023 with --listen")

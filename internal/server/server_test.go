@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/millrace/millrace/internal/config"
@@ -52,6 +53,9 @@ func TestRefusals(t *testing.T) {
 	o.Config.Listen = s.listener.Addr().String()
 	_, err = New(t.Context(), o)
 	refused(t, err, whisk.Conflict, "in use by another program", "--listen")
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%v does not tell callers that the address is in use", err)
+	}
 
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -73,7 +77,7 @@ func TestBadSettingsEndTheStart(t *testing.T) {
 		kind  whisk.Kind
 		cause string
 	}{
-		"runtimes missing": {func(c *config.Config) { c.Runtimes = "/nonexistent.json" }, whisk.Invalid, "nonexistent.json"},
+		"runtimes missing": {func(c *config.Config) { c.Runtimes = "/nonexistent.json" }, whisk.Invalid, "cannot read the runtimes in '/nonexistent.json': no such file or directory"},
 		"no docker":        {func(c *config.Config) { c.Driver = config.Docker }, whisk.Unavailable, "Docker does not answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +93,27 @@ func TestBadSettingsEndTheStart(t *testing.T) {
 				t.Errorf("the folder is still locked: %v", err)
 			}
 		})
+	}
+}
+
+func TestBadRuntimes(t *testing.T) {
+	for text, want := range map[string]string{
+		"{\"runtimes\":\n }}": "line 2, column 2: unexpected '}'",
+		`{"runtime": {}}`:     `unknown field "runtime"`,
+		`{"runtimes": []}`:    "runtimes: found array, which does not belong there",
+		`{"runtimes": {"python": [{"kind": "python:3", "image": {"name": 3}}]}}`: "found number, which does not belong there",
+		`{"runtimes": {"python": [{"kind": "node:3", "image": {"name": "x"}}]}}`: `runtimes.python: kind "node:3"`,
+	} {
+		o := options(t.TempDir())
+		o.Config.Runtimes = filepath.Join(t.TempDir(), "runtimes.json")
+		if err := os.WriteFile(o.Config.Runtimes, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := (&Server{o: o}).runtimes()
+		refused(t, err, whisk.Invalid, "the runtimes in '"+o.Config.Runtimes+"' are not valid: ", "OpenWhisk's runtimes.json")
+		if err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "Go ") || strings.Contains(err.Error(), "json: ")) {
+			t.Errorf("%s: %v\nwant %s", text, err, want)
+		}
 	}
 }
 
