@@ -14,6 +14,7 @@ package feeds
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
@@ -156,6 +157,16 @@ func (r *Refusal) MarshalJSON() ([]byte, error) {
 		Message string   `json:"message,omitempty"`
 		Details []string `json:"details,omitempty"`
 	}{r.Text, r.Message, r.Details})
+}
+
+// Unknown is the fault of a parameter that a feed does not have, with the one
+// that was probably meant.
+func Unknown(feed, key string, known ...string) string {
+	s := fmt.Sprintf("the %s feed has no parameter '%s'", feed, key)
+	if near := whisk.Nearest(key, known...); near != "" {
+		s += fmt.Sprintf("; did you mean '%s'?", near)
+	}
+	return s
 }
 
 // Refuse returns an Invalid error for faults, nil when there are none.

@@ -141,7 +141,7 @@ func (r *reader) read() (definition, error) {
 	theirs, ours := known(r.kind)
 	for _, p := range r.ps {
 		if !slices.Contains(theirs, p.Key) && !slices.Contains(ours, p.Key) && p.Key != anchorKey {
-			r.fault("the %s feed has no parameter '%s'", r.kind, p.Key)
+			r.fault("%s", feeds.Unknown(r.kind, p.Key, slices.Concat(theirs, ours)...))
 		}
 	}
 	return r.def, r.err()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	robfig "github.com/robfig/cron/v3"
+
+	"github.com/millrace/millrace/internal/whisk"
 )
 
 // maxExpr bounds an expression, in bytes. Far more than a person writes.
@@ -74,6 +76,9 @@ func parseExpr(s string) (expression, error) {
 		return e.parseEvery(words[1:])
 	}
 	if strings.HasPrefix(words[0], "@") {
+		if err := checkDescriptor(words[0]); err != nil {
+			return e, err
+		}
 		if len(words) > 1 {
 			return e, fmt.Errorf("nothing may follow %s", words[0])
 		}
@@ -91,6 +96,18 @@ func parseExpr(s string) (expression, error) {
 		words[i] = fixed
 	}
 	return e.parseFields(strings.Join(words, " "))
+}
+
+// checkDescriptor refuses what is none of the names of schedules.
+func checkDescriptor(word string) error {
+	names := []string{"@every", "@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
+	switch near := whisk.Nearest(word, names...); {
+	case near == word:
+		return nil
+	case near != "":
+		return fmt.Errorf("'%s' is unknown; did you mean '%s'?", word, near)
+	}
+	return fmt.Errorf("'%s' is unknown: there are %s", word, strings.Join(names, ", "))
 }
 
 func cutZone(word string) (string, bool) {
@@ -123,8 +140,10 @@ func (e expression) parseEvery(words []string) (expression, error) {
 	}
 	d, err := time.ParseDuration(words[0])
 	switch {
+	case err != nil && strings.Trim(words[0], "0123456789") == "":
+		return e, fmt.Errorf("'%s' has no unit: write @every %ss", words[0], words[0])
 	case err != nil:
-		return e, err
+		return e, fmt.Errorf("'%s' is not a duration, such as 90s or 1h30m", words[0])
 	// The parser would round up and down in silence.
 	case d < time.Second:
 		return e, errors.New("@every needs at least one second")
@@ -216,13 +235,34 @@ func (f field) value(s string) (int, error) {
 		}
 	}
 	n, err := number(s)
-	if err != nil {
+	switch {
+	case err != nil && f.special(s):
+		return 0, fmt.Errorf("%q: L, W and # are not supported yet", s)
+	case err != nil:
 		return 0, fmt.Errorf("%q is not a value", s)
 	}
 	if n < f.min || n > f.max {
 		return 0, fmt.Errorf("%d is not between %d and %d", n, f.min, f.max)
 	}
 	return n, nil
+}
+
+// special reports whether s is what other schedulers take for the last day, a
+// working day or a weekday of a week: L, 15W, LW, 5L, FRI#2.
+func (f field) special(s string) bool {
+	if !strings.HasPrefix(f.name, "day") {
+		return false
+	}
+	s = strings.ToUpper(s)
+	if day, _, ok := strings.Cut(s, "#"); ok {
+		s = day + "L"
+	}
+	day := strings.TrimRight(s, "LW")
+	if day == s || day == "" {
+		return day == "" && s != ""
+	}
+	_, err := f.value(day)
+	return err == nil
 }
 
 // number reads decimal digits and nothing else.

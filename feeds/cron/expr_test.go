@@ -216,3 +216,32 @@ func TestLoadZone(t *testing.T) {
 		}
 	}
 }
+
+// What a person got wrong is told in the words of the expression.
+func TestExprFaults(t *testing.T) {
+	for expr, want := range map[string]string{
+		"@every 5":       "'5' has no unit: write @every 5s",
+		"@every x":       "'x' is not a duration, such as 90s or 1h30m",
+		"@every":         "@every needs one duration, such as 90s or 1h30m",
+		"@evry 5s":       "'@evry' is unknown; did you mean '@every'?",
+		"@Daily":         "'@Daily' is unknown; did you mean '@daily'?",
+		"@reboot":        "'@reboot' is unknown: there are @every, @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually",
+		"0 0 L * *":      `day of month: "L": L, W and # are not supported yet`,
+		"0 0 lw * *":     `day of month: "lw": L, W and # are not supported yet`,
+		"0 0 L-3 * *":    `day of month: "L": L, W and # are not supported yet`,
+		"0 0 1,15W * *":  `day of month: "15W": L, W and # are not supported yet`,
+		"0 0 * * 5L":     `day of week: "5L": L, W and # are not supported yet`,
+		"0 0 * * FRI#2":  `day of week: "FRI#2": L, W and # are not supported yet`,
+		"0 0 * * #":      `day of week: "#": L, W and # are not supported yet`,
+		"0 0 * * WEEK":   `day of week: "WEEK" is not a value`,
+		"0 0 * * W2":     `day of week: "W2" is not a value`,
+		"0 0 * L *":      `month: "L" is not a value`,
+		"0 0 99W * *":    `day of month: "99W" is not a value`,
+		"0 0 ? * * * *":  "it has 7 fields, not 5 or 6",
+		"0 0 * * MON-WX": `day of week: "WX" is not a value`,
+	} {
+		if _, err := parseExpr(expr); err == nil || err.Error() != want {
+			t.Errorf("%q: %v\nwant %s", expr, err, want)
+		}
+	}
+}

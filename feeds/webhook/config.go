@@ -125,7 +125,7 @@ func (p *parser) preset() {
 		case slices.Contains(signing, e.Key) || e.Key == "username":
 			p.bad("%s has no use with preset %s", e.Key, c.preset)
 		default:
-			p.bad("the receive feed has no parameter '%s'", e.Key)
+			p.bad("%s", feeds.Unknown("receive", e.Key, slices.Concat(always, uses(c.preset), signing, []string{"username"})...))
 		}
 	}
 }
@@ -137,11 +137,15 @@ func (p *parser) secret() {
 	if p.cfg.preset == none {
 		return
 	}
+	if v == nil {
+		p.bad("secret is missing: preset %s needs one", p.cfg.preset)
+		return
+	}
 	var list []string
 	var one string
-	if json.Unmarshal(v, &one) == nil && v != nil {
+	if json.Unmarshal(v, &one) == nil {
 		list = []string{one}
-	} else if v == nil || json.Unmarshal(v, &list) != nil || len(list) == 0 || len(list) > maxSecrets {
+	} else if json.Unmarshal(v, &list) != nil || len(list) == 0 || len(list) > maxSecrets {
 		p.bad("secret must be a text or a list of 1 to %d for preset %s", maxSecrets, p.cfg.preset)
 		return
 	}
@@ -298,7 +302,11 @@ func (p *parser) redelivery() {
 func (p *parser) choice(key string, texts ...string) string {
 	s := p.text(key, texts[0])
 	if !slices.Contains(texts, s) {
-		p.bad("%s must be one of %s", key, strings.Join(texts, ", "))
+		also := ""
+		if near := whisk.Nearest(s, texts...); near != "" {
+			also = fmt.Sprintf("; did you mean '%s'?", near)
+		}
+		p.bad("%s must be one of %s%s", key, strings.Join(texts, ", "), also)
 		return texts[0]
 	}
 	return s

@@ -123,7 +123,8 @@ func plain(v json.RawMessage) string {
 }
 
 // applicationMessage finds the words in what a failed action answered: the
-// error member, or what strings there are in it, or all of it.
+// error member, or what strings there are in it, or all of it. Our feeds name
+// every fault in details beside the first, which OpenWhisk's tell alone.
 func applicationMessage(result json.RawMessage) string {
 	var m map[string]json.RawMessage
 	if json.Unmarshal(result, &m) != nil {
@@ -135,7 +136,7 @@ func applicationMessage(result json.RawMessage) string {
 	}
 	var inner map[string]json.RawMessage
 	if json.Unmarshal(e, &inner) != nil {
-		return plain(e)
+		return strings.Join(withDetails([]string{plain(e)}, m["details"]), "; ")
 	}
 	var words []string
 	for _, v := range inner {
@@ -144,9 +145,23 @@ func applicationMessage(result json.RawMessage) string {
 			words = append(words, s)
 		}
 	}
-	if len(words) == 0 {
+	slices.Sort(words) // members have no order
+	if words = withDetails(words, inner["details"]); len(words) == 0 {
 		return string(e)
 	}
-	slices.Sort(words) // members have no order
 	return strings.Join(words, "; ")
+}
+
+// withDetails adds the texts of a list that are not among words yet.
+func withDetails(words []string, list json.RawMessage) []string {
+	var details []string
+	if json.Unmarshal(list, &details) != nil {
+		return words // none, or not of ours
+	}
+	for _, d := range details {
+		if !slices.Contains(words, d) {
+			words = append(words, d)
+		}
+	}
+	return words
 }
