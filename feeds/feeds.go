@@ -164,7 +164,7 @@ func (r *Refusal) MarshalJSON() ([]byte, error) {
 func Unknown(feed, key string, known ...string) string {
 	s := fmt.Sprintf("the %s feed has no parameter '%s'", feed, key)
 	if near := whisk.Nearest(key, known...); near != "" {
-		s += fmt.Sprintf("; did you mean '%s'?", near)
+		s += fmt.Sprintf(" (did you mean '%s'?)", near)
 	}
 	return s
 }

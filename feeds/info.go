@@ -185,15 +185,22 @@ func refusal(p Provider, err error) any {
 	return PlainRefusal(err)
 }
 
-// PlainRefusal returns the result {"error":text} for an error, with its detail
-// if there is any: what a feed answers that no OpenWhisk package wants
-// otherwise.
+// PlainRefusal returns the result {"error":text} for an error, with every
+// fault in the text: what a feed answers that no OpenWhisk package wants
+// otherwise. Records keep no other member of a result that is an error.
 func PlainRefusal(err error) any {
+	text := whisk.Message(err)
 	var r *Refusal
 	if errors.As(err, &r) {
-		return r
+		text = r.Text
+		if len(r.Details) > 0 {
+			text = strings.Join(r.Details, "; ")
+		}
+		if r.Message != "" {
+			text += ": " + r.Message
+		}
 	}
-	return map[string]string{"error": whisk.Message(err)}
+	return map[string]string{"error": text}
 }
 
 // parseRequest divides the arguments of a feed action into those of the

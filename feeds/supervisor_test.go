@@ -195,7 +195,7 @@ func TestTextsOfAlarms(t *testing.T) {
 		{"alarms/alarm", "CREATE", `"cron":"* * * * *","startDate":"2031-01-01","stopDate":"2030-01-01"`, `stopDate parameter '2030-01-01' must be greater than the startDate parameter '2031-01-01'`},
 		{"alarms/alarm", "CREATE", `"cron":"0 0 1 1 *","stopDate":"2000-06-01"`, `the first scheduled trigger fire is not until after the stop date`},
 		{"alarms/alarm", "CREATE", `"cron":"* * * * *","jitter":"5m"`, `the alarm feed has no parameter 'jitter'`},
-		{"alarms/alarm", "CREATE", `"cron":"* * * * *","timeZone":"UTC"`, `the alarm feed has no parameter 'timeZone'; did you mean 'timezone'?`},
+		{"alarms/alarm", "CREATE", `"cron":"* * * * *","timeZone":"UTC"`, `the alarm feed has no parameter 'timeZone' (did you mean 'timezone'?)`},
 		{"alarms/alarm", "CREATE", `"cron":"* * * * *","misfire":"never"`, `misfire parameter must be one of [skip, latest, all]`},
 		{"alarms/alarm", "CREATE", `"cron":"* * * * *","misfire":"all","misfireMax":0`, `misfireMax parameter must be an integer between 1 and 10000`},
 		{"alarms/alarm", "CREATE", `"cron":"* * * * *","misfireMax":5`, `misfireMax parameter needs misfire: all`},
@@ -436,7 +436,7 @@ func TestFailingFeedIsRestarted(t *testing.T) {
 				w := newWorld(t, map[string]feeds.Provider{"x/y": p})
 				defer w.stop()
 				w.want("x/y", "CREATE", `"a":1`, success)
-				w.want("x/y", "CREATE", `"bad":1`, `{"error":"bad is bad","details":["bad is bad","and worse"]}`)
+				w.want("x/y", "CREATE", `"bad":1`, `{"error":"bad is bad; and worse"}`)
 				time.Sleep(6 * time.Second)
 				in, err := w.sup.Get("guest", "t")
 				if err != nil || in.Status.State != feeds.Degraded || in.Stats.LastError == "" {

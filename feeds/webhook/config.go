@@ -304,7 +304,7 @@ func (p *parser) choice(key string, texts ...string) string {
 	if !slices.Contains(texts, s) {
 		also := ""
 		if near := whisk.Nearest(s, texts...); near != "" {
-			also = fmt.Sprintf("; did you mean '%s'?", near)
+			also = fmt.Sprintf(" (did you mean '%s'?)", near)
 		}
 		p.bad("%s must be one of %s%s", key, strings.Join(texts, ", "), also)
 		return texts[0]

@@ -159,7 +159,7 @@ func (p *Provider) Answer(ev feeds.LifecycleEvent, spec feeds.Spec, in feeds.Inf
 	return map[string]string{"status": "success"}
 }
 
-// Refuse gives errors as {"error":text}, with all of them beside the first.
+// Refuse gives errors as {"error":text}, all of them.
 func (p *Provider) Refuse(err error) any { return feeds.PlainRefusal(err) }
 
 // route returns the feed of a token, and whether all feeds are known.

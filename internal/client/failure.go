@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -139,13 +140,16 @@ func applicationMessage(result json.RawMessage) string {
 		return strings.Join(withDetails([]string{plain(e)}, m["details"]), "; ")
 	}
 	var words []string
-	for _, v := range inner {
+	for _, key := range slices.Sorted(maps.Keys(inner)) { // members have no order
 		var s string
-		if json.Unmarshal(v, &s) == nil {
+		switch err := json.Unmarshal(inner[key], &s); {
+		case err != nil:
+		case key == "error":
+			words = slices.Insert(words, 0, s)
+		default:
 			words = append(words, s)
 		}
 	}
-	slices.Sort(words) // members have no order
 	if words = withDetails(words, inner["details"]); len(words) == 0 {
 		return string(e)
 	}
