@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/internal/config"
@@ -79,7 +80,7 @@ func (s *Server) chooseDriver(ctx context.Context, kinds whisk.Runtimes) (*drive
 		if perr != nil {
 			return nil, perr
 		}
-		p.note = fmt.Sprintf("actions run in processes, since Docker can't be used: %s; --driver docker insists on it", whisk.Message(err))
+		p.note = whyProcesses(err)
 		return p, nil
 	}
 	return s.processDriver(ctx)
@@ -97,15 +98,41 @@ func (s *Server) dockerDriver(ctx context.Context) (*driver, error) {
 	return &driver{Driver: d, sandboxed: true, close: d.Close}, nil
 }
 
+// whyProcesses tells a person why Docker was not chosen.
+func whyProcesses(err error) string {
+	if lacking := (*lackingImages)(nil); errors.As(err, &lacking) {
+		return fmt.Sprintf("%s, so actions run as processes; --driver docker pulls them", lacking)
+	}
+	return fmt.Sprintf("actions run in processes, since Docker can't be used: %s; --driver docker insists on it", whisk.Message(err))
+}
+
+// lackingImages is why Docker can't be used when it answers and nothing else
+// is in the way.
+type lackingImages struct{ names []string }
+
+func (l *lackingImages) Error() string {
+	return fmt.Sprintf("Docker answers but lacks images (%s)", strings.Join(l.names, ", "))
+}
+
 // offersAll returns why one of the default kinds can't be run.
 func offersAll(ctx context.Context, d invoker.Driver, kinds whisk.Runtimes) error {
+	var lacking lackingImages
 	for _, k := range kinds.All() {
 		if !k.Default {
 			continue
 		}
-		if err := d.Offers(ctx, k); err != nil {
+		switch err := d.Offers(ctx, k); {
+		case errors.Is(err, docker.ErrNoImage):
+			short := whisk.Image{Name: k.Image.Name, Tag: k.Image.Tag}.String()
+			if !slices.Contains(lacking.names, short) {
+				lacking.names = append(lacking.names, short)
+			}
+		case err != nil:
 			return whisk.E(whisk.Unavailable, "", fmt.Errorf("%s: %w", k.Kind, err))
 		}
+	}
+	if len(lacking.names) > 0 {
+		return whisk.E(whisk.Unavailable, "", &lacking)
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ import (
 // progressEvery is how often is told how far a pull has come.
 const progressEvery = 5 * time.Second
 
+// ErrNoImage is why a kind is not offered whose image would have to be pulled.
+var ErrNoImage = errors.New("its image is not here")
+
 // pull is one download that all who want the image wait for. Its error is set
 // before done is closed.
 type pull struct {
@@ -33,7 +36,7 @@ func (d *Driver) ensure(ctx context.Context, name string, may bool) error {
 	case !errdefs.IsNotFound(err):
 		return err
 	case !may:
-		return fmt.Errorf("its image is not here (docker pull %s)", name)
+		return fmt.Errorf("%w (docker pull %s)", ErrNoImage, name)
 	}
 	d.mu.Lock()
 	p := d.pulls[name]
