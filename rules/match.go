@@ -238,15 +238,15 @@ func (f *flat) foundAt(path int32) string {
 		return f.found[path]
 	}
 	var texts []string
+	n := 0
 	for at := f.heads[path]; at >= 0; at = f.leaves[at].next {
-		texts = append(texts, clip(f.leaves[at].text))
-		if len(texts) > maxTold {
-			break
+		if n++; n <= maxTold {
+			texts = append(texts, clip(f.leaves[at].text))
 		}
 	}
 	text := "nothing"
-	if len(texts) > 0 {
-		text = list(texts, ", ")
+	if n > 0 {
+		text = counted(texts, n, ", ")
 	}
 	f.found[path] = text
 	return text
@@ -263,10 +263,19 @@ func alternatives(texts []string) string { return list(texts, " or ") }
 
 // list joins texts, at most maxTold of them.
 func list(texts []string, sep string) string {
-	if n := len(texts) - maxTold; n > 0 {
-		return strings.Join(texts[:maxTold], sep) + sep + "others"
+	return counted(texts[:min(len(texts), maxTold)], len(texts), sep)
+}
+
+// counted is a list of the first of n texts, and how many others there are.
+func counted(texts []string, n int, sep string) string {
+	s := strings.Join(texts, sep)
+	switch more := n - len(texts); {
+	case more == 1:
+		s += sep + "1 other"
+	case more > 1:
+		s += sep + strconv.Itoa(more) + " others"
 	}
-	return strings.Join(texts, sep)
+	return s
 }
 
 // clip returns a text short enough to be quoted, with its true length when it

@@ -222,7 +222,8 @@ func TestReasons(t *testing.T) {
 		{`{"a":[1]}`, `{}`, `a: wanted 1, found nothing`},
 		{`{"a":[1]}`, `{"a":{}}`, `a: wanted 1, found an object`},
 		{`{"a":[1]}`, `{"a":[]}`, `a: wanted 1, found an empty array`},
-		{`{"a":[1,2,3,4,5,6]}`, `{"a":[7,8,9,10,11,12,13]}`, `a: wanted 1 or 2 or 3 or 4 or 5 or others, found 7, 8, 9, 10, 11, others`},
+		{`{"a":[1,2,3,4,5,6]}`, `{"a":[7,8,9,10,11,12,13]}`, `a: wanted 1 or 2 or 3 or 4 or 5 or 1 other, found 7, 8, 9, 10, 11, 2 others`},
+		{`{"a":[0,4,8,12,16,20,24]}`, `{"a":[1,2,3,5,6]}`, `a: wanted 0 or 4 or 8 or 12 or 16 or 2 others, found 1, 2, 3, 5, 6`},
 		{`{"a":[1]}`, `{"a":"` + strings.Repeat("é", 100) + `"}`, `a: wanted 1, found "` + strings.Repeat("é", 31) + `… (202 bytes)`},
 		{
 			`{"e":{"f":["Anna"],"l":["Jones"]}}`, `{"e":[{"f":"Anna","l":"Smith"},{"f":"Peter","l":"Jones"}]}`,
