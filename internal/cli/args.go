@@ -91,15 +91,12 @@ func takePairs(args []string) (rest []string, g given, err error) {
 		left := args[i+1:]
 		switch {
 		case file && len(left) < 1:
-			err = fmt.Errorf("An argument must be provided for '%s'", arg)
+			return nil, g, pairFailure(arg, fmt.Errorf("An argument must be provided for '%s'", arg), fmt.Sprintf("as in %s values.json", arg))
 		case file:
 			*to, err = fromFile(*to, left[0])
 			i++
 		case len(left) < 2:
-			return nil, g, &failure{
-				text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: Arguments for '%s' must be a key/value pair", pairWord(arg), arg),
-				exit: exitGeneral, hint: fmt.Sprintf("as in %s name World", arg),
-			}
+			return nil, g, pairFailure(arg, fmt.Errorf("Arguments for '%s' must be a key/value pair", arg), fmt.Sprintf("as in %s name World", arg))
 		default:
 			// Both are taken as they are, even if they begin with a dash:
 			// values may.
@@ -107,30 +104,27 @@ func takePairs(args []string) (rest []string, g given, err error) {
 			i += 2
 		}
 		if err != nil {
-			return nil, g, pairFailure(arg, err)
+			return nil, g, pairFailure(arg, err, `the file must hold an object, as in {"name": "World"}`)
 		}
 	}
 	return rest, g, nil
 }
 
-// pairFailure puts wsk's words before what is wrong with a KEY VALUE flag.
-func pairFailure(flag string, err error) error {
+// pairFailure puts wsk's words before what is wrong with a flag, unless that is
+// in words already.
+func pairFailure(flag string, err error, hint string) error {
 	var own *failure
 	if errors.As(err, &own) {
 		return own
 	}
-	return &failure{
-		text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: %v", pairWord(flag), err),
-		exit: exitGeneral,
-	}
-}
-
-// pairWord is what wsk calls the values of a flag.
-func pairWord(flag string) string {
+	what := "parameter"
 	if strings.HasPrefix(flag, "-a") || strings.HasPrefix(flag, "-A") || strings.HasPrefix(flag, "--a") {
-		return "annotation"
+		what = "annotation"
 	}
-	return "parameter"
+	return &failure{
+		text: fmt.Sprintf("Failed to parse arguments: The %s arguments are invalid: %v", what, err),
+		exit: exitGeneral, hint: hint,
+	}
 }
 
 // valueOf reads a value as JSON or, if it is none, takes it as a string. So 1,

@@ -6,7 +6,7 @@
 // is dev, serve and try: they read a config.Config and call the StartServer
 // that Main was given, so that nothing here knows how a server is put together.
 // A command that fails tells two lines on standard error, the cause and the
-// remedy; only the cause where that says what is to be done.
+// remedy.
 package cli
 
 import (

@@ -112,7 +112,6 @@ func (a *app) remedy(err error) string {
 }
 
 // remedyOfContent follows from the text about what is wrong with a request.
-// Most say all there is to say.
 func (a *app) remedyOfContent(text string) string {
 	first, _, _ := strings.Cut(text, " ")
 	switch {
@@ -124,6 +123,24 @@ func (a *app) remedyOfContent(text string) string {
 		return fmt.Sprintf("'%s --help' has examples", a.now.CommandPath())
 	case strings.Contains(strings.ToLower(text), "activation id"):
 		return "'millrace activation list' shows the IDs"
+	case strings.Contains(text, "allowed threshold"):
+		return "keep within that limit" + flagOfLimit(text)
+	case strings.Contains(text, "Valid values are: "):
+		return "choose one of these with --kind; the server's start tells why others are missing"
+	case strings.Contains(text, "illegal characters"):
+		return "names are of letters, digits and _, with @ . - and spaces between"
+	}
+	return usageOf(a.now)
+}
+
+// flagOfLimit names the flag of the limit that a text is about.
+func flagOfLimit(text string) string {
+	for _, l := range []struct{ word, flag string }{
+		{"memory", "--memory"}, {"timeout", "--timeout"}, {"duration", "--timeout"}, {"log", "--logsize"}, {"concurrency", "--concurrency"},
+	} {
+		if strings.Contains(text, l.word) {
+			return ", with " + l.flag
+		}
 	}
 	return ""
 }
@@ -143,18 +160,22 @@ func badFlag(c *cobra.Command, err error) error {
 	if uerr != nil || flag == nil {
 		return f
 	}
-	want := "a whole number"
+	want, like := "a whole number", "1"
 	switch {
 	case flag.Value.Type() == "bool":
-		want = "true or false"
+		want, like = "true or false", ""
 	case strings.Contains(f.text, "out of range"):
 		want = "a number that this can be"
 	case m[2] == "memory" || m[2] == "logsize" || m[2] == "logs":
-		want = fmt.Sprintf("a whole number of MB, as in %s", flag.DefValue)
+		want, like = "a whole number of MB", flag.DefValue
 	case m[2] == "timeout":
-		want = fmt.Sprintf("a whole number of milliseconds, as in %s", flag.DefValue)
+		want, like = "a whole number of milliseconds", flag.DefValue
 	}
-	return &failure{text: fmt.Sprintf("--%s: '%s' is not %s", m[2], value, want), exit: exitGeneral}
+	f.text = fmt.Sprintf("--%s: '%s' is not %s", m[2], value, want)
+	if like != "" {
+		f.hint = fmt.Sprintf("give the number alone, as in --%s %s", m[2], like)
+	}
+	return f
 }
 
 // checkID refuses what can't be the ID of an event or a dead letter. what says
