@@ -98,7 +98,7 @@ func TestBadSettingsEndTheStart(t *testing.T) {
 
 func TestBadRuntimes(t *testing.T) {
 	for text, want := range map[string]string{
-		"{\"runtimes\":\n }}": "line 2, column 2: unexpected '}'",
+		"{\"runtimes\":\n }}": "unexpected '}' in line 2, column 2",
 		`{"runtime": {}}`:     `unknown field "runtime"`,
 		`{"runtimes": []}`:    "runtimes: found array, which does not belong there",
 		`{"runtimes": {"python": [{"kind": "python:3", "image": {"name": 3}}]}}`: "found number, which does not belong there",

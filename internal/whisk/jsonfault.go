@@ -10,7 +10,7 @@ import (
 )
 
 // JSONFault tells a person where b is not one JSON value and why, as in
-// "line 2, column 7: unexpected '}'". It is empty for JSON.
+// "unexpected '}' in line 2, column 7". It is empty for JSON.
 func JSONFault(b []byte) string {
 	var v json.RawMessage
 	var syntax *json.SyntaxError
@@ -22,12 +22,12 @@ func JSONFault(b []byte) string {
 	what := "unexpected " + shownRune(b[at:at+size])
 	// Of what ends too early there is no byte at fault: all could be followed.
 	if rest := bytes.TrimSpace(b); len(rest) == 0 || syntax.Error() == "unexpected end of JSON input" {
-		at, what = len(b), "it ends too early"
+		at, what = len(b), "it ends too early,"
 	}
 	before := b[:at]
 	line := 1 + bytes.Count(before, []byte("\n"))
 	column := 1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
-	return fmt.Sprintf("line %d, column %d: %s", line, column, what)
+	return fmt.Sprintf("%s in line %d, column %d", what, line, column)
 }
 
 // shownRune is the first character of b for people.

@@ -10,16 +10,16 @@ func TestJSONFault(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"a": [1, null]}`:       "",
 		` 1 `:                    "",
-		"{\"a\": 1,\n \"b\": }":  "line 2, column 7: unexpected '}'",
-		"{\"a\": 1,\n \"b\": 2":  "line 2, column 8: it ends too early",
-		`{"a": 1} x`:             "line 1, column 10: unexpected 'x'",
-		``:                       "line 1, column 1: it ends too early",
-		"\n \n":                  "line 3, column 1: it ends too early",
-		`{'a': 1}`:               `line 1, column 2: unexpected '''`,
-		`{"ä": ü}`:               "line 1, column 7: unexpected 'ü'",
-		"{\"a\": \"x\n\"}":       "line 1, column 9: unexpected end of the line",
-		"[\x00]":                 "line 1, column 2: unexpected character U+0000",
-		"{\"a\": 1,\n\n  \"b\"}": "line 3, column 6: unexpected '}'",
+		"{\"a\": 1,\n \"b\": }":  "unexpected '}' in line 2, column 7",
+		"{\"a\": 1,\n \"b\": 2":  "it ends too early, in line 2, column 8",
+		`{"a": 1} x`:             "unexpected 'x' in line 1, column 10",
+		``:                       "it ends too early, in line 1, column 1",
+		"\n \n":                  "it ends too early, in line 3, column 1",
+		`{'a': 1}`:               `unexpected ''' in line 1, column 2`,
+		`{"ä": ü}`:               "unexpected 'ü' in line 1, column 7",
+		"{\"a\": \"x\n\"}":       "unexpected end of the line in line 1, column 9",
+		"[\x00]":                 "unexpected character U+0000 in line 1, column 2",
+		"{\"a\": 1,\n\n  \"b\"}": "unexpected '}' in line 3, column 6",
 	} {
 		if got := JSONFault([]byte(text)); got != want {
 			t.Errorf("JSONFault(%q) = %q, want %q", text, got, want)
