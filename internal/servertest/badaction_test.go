@@ -35,12 +35,12 @@ func misdeeds() []misdeed {
 	act := func(body string) string {
 		return "import os, subprocess, sys, time\ndef main(args):\n    if 'ok' in args: return {'ok': True}\n    " + body + "\n"
 	}
-	quick := map[string]any{"timeout": 500}
+	quick := map[string]any{"timeout": 1500}
 	return []misdeed{
 		{"prints 10 MB", act("print(('y' * 1023 + '\\n') * 10240)\n    return {'done': True}"), map[string]any{"logs": 1}, 200, `{"done":true}`, false},
-		{"never answers", act("time.sleep(1000)"), quick, 502, `{"error":"The action exceeded its time limits of 500 milliseconds."}`, false},
-		{"spins", act("while True: pass"), quick, 502, `{"error":"The action exceeded its time limits of 500 milliseconds."}`, false},
-		{"never begins", "import time\ntime.sleep(1000)\n", quick, 502, `{"error":"The action exceeded its time limits of 500 milliseconds during initialization."}`, true},
+		{"never answers", act("time.sleep(1000)"), quick, 502, `{"error":"The action exceeded its time limits of 1500 milliseconds."}`, false},
+		{"spins", act("while True: pass"), quick, 502, `{"error":"The action exceeded its time limits of 1500 milliseconds."}`, false},
+		{"never begins", "import time\ntime.sleep(1000)\n", quick, 502, `{"error":"The action exceeded its time limits of 1500 milliseconds during initialization."}`, true},
 		{"exits in init", "import os\nos._exit(0)\n", nil, 502, `{"error":"The action did not initialize and exited unexpectedly."}`, true},
 		{"exits", act("os._exit(3)"), nil, 502, `{"error":"The action did not produce a valid response and exited unexpectedly."}`, false},
 		{"no Python", "def main(args)\n", nil, 502, `{"error":"`, true},

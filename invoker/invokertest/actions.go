@@ -100,7 +100,7 @@ var sources = map[string]map[string]string{
 		"node": "function main() { const x = []; for (;;) x.push({ a: [x.length, {}] }) }",
 	},
 	"fork bomb": {
-		"python": "import os, time\ndef main(args):\n    n = 0\n    try:\n        while n < 2000:\n            if os.fork() == 0:\n                time.sleep(1000)\n                os._exit(0)\n            n += 1\n    except OSError as ex:\n        return {'stopped': n < 2000}\n    return {'stopped': False}\n",
+		"python": "import os, time\ndef main(args):\n    n = 0\n    try:\n        while n < 8000:\n            if os.fork() == 0:\n                time.sleep(1000)\n                os._exit(0)\n            n += 1\n    except OSError as ex:\n        return {'stopped': n < 8000}\n    return {'stopped': False}\n",
 	},
 	"children": {
 		"python": "import subprocess\ndef main(args):\n    for i in range(100): subprocess.Popen(['sleep', '1000'])\n    return {'left': 100}\n",
