@@ -21,10 +21,9 @@ const (
 // readAhead answers reads of single messages of the archive. A queue that is
 // far behind wants one event after the other, and each costs as much by itself
 // as twenty together.
-//
-// Its lock is held while the store is asked: two queues at the same place then
-// ask once.
 type readAhead struct {
+	reading sync.Mutex // held while the store is asked; before mu
+
 	mu   sync.Mutex
 	runs []run // the one used last is last
 }
@@ -38,20 +37,22 @@ func (r *run) last() uint64 { return r.msgs[len(r.msgs)-1].Seq }
 // archiveMessage returns the message of a sequence of EVENTS. NotFound.
 func (b *Bus) archiveMessage(ctx context.Context, seq uint64) (Message, error) {
 	a := &b.ahead
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i := range a.runs {
-		if m, ok := a.runs[i].get(seq); ok {
-			a.use(i)
-			return m, nil
-		}
+	if m, ok := a.find(seq); ok {
+		return m, nil
 	}
-	var r run
-	var err error
+	// One read at a time: those who want the next messages of the same run come
+	// together, and the first one's read serves them all.
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	if m, ok := a.find(seq); ok {
+		return m, nil
+	}
 	// A first read is of one message alone: only a second one close behind it
 	// shows that somebody works through.
-	i := slices.IndexFunc(a.runs, func(r run) bool { return seq > r.last() && seq-r.last() <= aheadNear })
-	if i >= 0 {
+	var r run
+	var err error
+	follows := a.follows(seq)
+	if follows {
 		r.msgs, err = b.Read(ctx, StreamEvents, seq, aheadCount, aheadBytes)
 	} else {
 		r.msgs, err = b.direct(ctx, StreamEvents, map[string]any{"seq": seq})
@@ -63,17 +64,50 @@ func (b *Bus) archiveMessage(ctx context.Context, seq uint64) (Message, error) {
 	if !ok {
 		return Message{}, notThere(StreamEvents, seq)
 	}
-	if i >= 0 {
+	a.keep(r, follows)
+	return m, nil
+}
+
+// find returns a message that was read.
+func (a *readAhead) find(seq uint64) (Message, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.runs {
+		if m, ok := a.runs[i].get(seq); ok {
+			a.use(i)
+			return m, true
+		}
+	}
+	return Message{}, false
+}
+
+// near returns the run that a sequence goes on with; -1 for none. The caller
+// holds mu.
+func (a *readAhead) near(seq uint64) int {
+	return slices.IndexFunc(a.runs, func(r run) bool { return seq > r.last() && seq-r.last() <= aheadNear })
+}
+
+func (a *readAhead) follows(seq uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.near(seq) >= 0
+}
+
+// keep remembers a run, in the place of the one that it follows.
+func (a *readAhead) keep(r run, follows bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if follows {
+		i := a.near(r.msgs[0].Seq)
 		a.runs[i] = r
 		a.use(i)
-		return m, nil
+		return
 	}
 	if len(a.runs) == aheadRuns {
 		// The one that was used longest ago.
 		a.runs = slices.Delete(a.runs, 0, 1)
 	}
 	a.runs = append(a.runs, r)
-	return m, nil
 }
 
 // use moves a run to the end.

@@ -36,8 +36,9 @@ type Job struct {
 	// later: containers are not shared between namespaces. Empty stands for
 	// the action's own.
 	Namespace string
-	// Begin is called once, when a container is ready for the job: it marks
-	// the attempt as started and returns what to run. An error drops the job.
+	// Begin is called once, when a container is ready for the job or soon will
+	// be: it marks the attempt as started and returns what to run. An error
+	// drops the job.
 	Begin func(ctx context.Context) (Invocation, error)
 	// Done is called once, with the record, with the error of Begin, or with
 	// Unavailable when the invoker was stopped before there was a record. It

@@ -9,7 +9,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 )
 
-// bridge is the network that containers are on.
+// bridge is the network that containers of our launchers are on.
 const bridge = "bridge"
 
 // Address returns the address at which containers reach this machine, or the

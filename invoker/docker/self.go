@@ -67,7 +67,6 @@ var ownContainer = regexp.MustCompile(`/containers/([0-9a-f]{64})/(?:hostname|ho
 // bridge; a server that runs in a container of the same daemon, as from a
 // compose file, reaches only those on a network of its own.
 func (d *Driver) ownNetwork(ctx context.Context) (string, error) {
-	const bridge = "bridge"
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return bridge, nil //nolint:nilerr // no such system, no such container

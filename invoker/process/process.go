@@ -7,10 +7,12 @@
 // mount, ipc and uts namespaces of its own, as nobody, with a read-only view of
 // the machine, without the home folder, and with a /tmp in memory; where
 // control groups can be written, they bound its memory and the number of its
-// processes. What is missing is replaced: a process group for the namespaces,
-// looking at the memory in use ten or more times a second for the control
-// groups. Without namespaces actions of an ordinary user are that user's, those
-// of root still nobody's. Describe says which it is.
+// processes. What is missing is replaced: for the namespaces by a process of ours
+// that inherits and kills whatever an action leaves, for the control groups by
+// looking at the memory in use ten or more times a second. Without namespaces
+// actions of an ordinary user are that user's, so one that works against it may
+// get away; those of root are nobody's where they can be. Describe says which it
+// is.
 //
 // However much that is, an action has no rights of root's and cannot get any
 // (no_new_privs). System calls are not filtered: what the kernel offers to a
