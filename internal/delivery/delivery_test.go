@@ -202,6 +202,20 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// What is doubled so often that no Duration holds it is still at most the most.
+func TestBackoffOfLongTimes(t *testing.T) {
+	p := whisk.Retry{Backoff: time.Hour, MaxBackoff: 24 * time.Hour}
+	for n := 1; n <= 100; n++ {
+		longest := time.Duration(0)
+		for range 100 {
+			longest = max(longest, backoff(&p, n))
+		}
+		if longest < 10*time.Minute || longest > p.MaxBackoff {
+			t.Errorf("the longest of 100 backoffs after attempt %d is %v", n, longest)
+		}
+	}
+}
+
 func TestGone(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

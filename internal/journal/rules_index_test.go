@@ -138,6 +138,11 @@ func TestRule22TheIndexIsMadeAnewWhenInDoubt(t *testing.T) {
 			execute(p, "INSERT OR REPLACE INTO meta VALUES ('boot', 'another start'); DELETE FROM entries")
 			return p
 		}, b.kill, true, 30},
+		"of another schema": {func(t *testing.T) string {
+			p := copyIndex(t, o.Index)
+			execute(p, "UPDATE meta SET value = '0' WHERE key = 'version'; DELETE FROM entries")
+			return p
+		}, b.kill, true, 30},
 		"ahead of the journal": {func(t *testing.T) string { return copyIndex(t, o.Index) }, func() *fakeBus {
 			c := b.kill()
 			c.streams[bus.StreamJournal].truncate(11)
@@ -173,6 +178,24 @@ func TestRule22TheIndexIsMadeAnewWhenInDoubt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where the machine does not name its starts, an index that was not closed may
+// be of before a power cut.
+func TestRule22WithoutNamesOfStartsAnOpenIndexIsInDoubt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index.db")
+	for i, want := range []bool{true, false} {
+		db, err := openDatabase(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if trusted, err := db.claim(t.Context(), ""); err != nil || trusted != want {
+			t.Errorf("start %d: trusted = %v, %v, want %v", i+1, trusted, err, want)
+		}
+		if err := db.drop(); err != nil { // not closed
+			t.Fatal(err)
+		}
 	}
 }
 
