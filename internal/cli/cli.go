@@ -100,6 +100,9 @@ func Main(ctx context.Context, sys System, args []string, start StartServer) int
 	rest, given, err := takePairs(args)
 	if err == nil {
 		a.given = given
+		if rest == nil {
+			rest = []string{} // for nil cobra would take the program's own
+		}
 		a.root.SetArgs(rest)
 		_, err = a.root.ExecuteContextC(ctx)
 	}

@@ -195,9 +195,9 @@ func (a *app) explain(x client.Explanation) {
 	a.print("%s %s on trigger %s\n", a.bold("event"), ev.ID, a.bold(ev.Trigger.String()))
 	a.print("   at      %s\n", moment(ev.Time))
 	for _, f := range []struct{ name, value string }{
-		{"source", ev.Source},
-		{"type", ev.Type},
-		{"subject", ev.Subject},
+		{"source", clean(ev.Source)},
+		{"type", clean(ev.Type)},
+		{"subject", clean(ev.Subject)},
 		{"actor", ev.Actor},
 		{"cause", ev.Cause},
 		{"payload", clean(string(ev.Payload))},
@@ -208,7 +208,7 @@ func (a *app) explain(x client.Explanation) {
 		}
 	}
 	if x.Problem != "" {
-		a.print("%s\n", a.paint(red, x.Problem))
+		a.print("%s\n", a.paint(red, clean(x.Problem)))
 	}
 	if x.Waiting {
 		a.print("it is accepted, and waits to be judged\n")
@@ -230,7 +230,7 @@ func (a *app) explainRule(r client.RuleExplanation) {
 		line += " → " + r.Action.String()
 	}
 	if r.Reason != "" {
-		line += ": " + r.Reason
+		line += ": " + clean(r.Reason)
 	}
 	a.print("%s\n", line)
 	if r.Decision == whisk.Matched && len(r.Attempts) == 0 {

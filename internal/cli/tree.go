@@ -167,7 +167,7 @@ func (t *tree) rule(g *growing, r whisk.RuleVerdict, head, stem string) {
 	case whisk.Filtered:
 		line := head + "  " + t.paint(yellow, "filtered")
 		if r.Reason != "" {
-			line += ": " + r.Reason
+			line += ": " + clean(r.Reason)
 		}
 		t.line("%s", line)
 		return
