@@ -52,7 +52,7 @@ func (t *told) List(string) any                 { return []feeds.Info{t.feed} }
 func (t *told) Get(string, string) (any, error) { return t.feed, nil }
 func (t *told) Authenticate(uuid, _ string) (auth.Identity, error) {
 	if uuid == "11111111-2222-3333-4444-555555555555" {
-		return auth.Identity{Subject: "guest", Namespace: "guest", UUID: uuid}, nil
+		return auth.Identity{Subject: "guest", Namespace: "guest", UUID: uuid, Role: auth.Owner}, nil
 	}
 	return auth.Identity{}, whisk.E(whisk.Unauthorized, "", errors.New("The supplied authentication is invalid"))
 }

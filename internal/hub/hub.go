@@ -130,6 +130,15 @@ func (h *hub) identify(next http.Handler) http.Handler {
 		if err == nil {
 			id, err = h.Keys.Authenticate(uuid, key)
 		}
+		if err == nil {
+			// What is shown here is what became of the namespace's events: who
+			// may not read its activations may not read that either.
+			own := auth.Resource{Collection: auth.Activations, Name: whisk.Name{Namespace: id.Namespace}}
+			if err := auth.Allow(id, auth.Read, nil, own); err != nil {
+				h.refuse(w, r, err)
+				return
+			}
+		}
 		if err != nil {
 			w.Header().Set("WWW-Authenticate", `Basic realm="Millrace"`)
 			h.refuse(w, r, err)

@@ -44,6 +44,7 @@ var (
 // known is a world of three events: one whole, one that the archive let go,
 // one of somebody else.
 type known struct {
+	role    auth.Role
 	asked   hub.Query
 	entries []whisk.Entry
 	lost    bool
@@ -137,10 +138,13 @@ func (k *known) Authenticate(u, s string) (auth.Identity, error) {
 	if u != uuid || s != key {
 		return auth.Identity{}, whisk.E(whisk.Unauthorized, "authenticate", errors.New("The supplied authentication is invalid"))
 	}
-	return auth.Identity{Subject: "guest", Namespace: "guest", UUID: uuid}, nil
+	return auth.Identity{Subject: "guest", Namespace: "guest", UUID: uuid, Role: k.role}, nil
 }
 
 func newHub(k *known) http.Handler {
+	if k.role == "" {
+		k.role = auth.Owner
+	}
 	return hub.New(hub.Deps{Journal: k, Archive: k, Feeds: k, Keys: k, Log: slog.New(slog.DiscardHandler)})
 }
 
@@ -322,5 +326,18 @@ func TestStream(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		srv.Close()
+	}
+}
+
+// A key that may only start things reads nothing here.
+func TestRoles(t *testing.T) {
+	for role, want := range map[auth.Role]int{
+		auth.Owner: 200, auth.Editor: 200, auth.Viewer: 200, auth.Invoker: 403, auth.Admin: 200,
+	} {
+		for _, path := range []string{"/hub/v1/events", "/hub/v1/dead-letters", "/hub/v1/feeds"} {
+			if w := get(newHub(&known{role: role}), path, true); w.Code != want {
+				t.Errorf("%s with a key of role %s = %d %s, want %d", path, role, w.Code, w.Body, want)
+			}
+		}
 	}
 }
