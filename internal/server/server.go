@@ -194,7 +194,7 @@ func (s *Server) Run(ctx context.Context, ready func(Info)) (err error) {
 // API gives large ones theirs.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		Handler: readOut(h), ReadHeaderTimeout: headerWait, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 }
 
