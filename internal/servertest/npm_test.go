@@ -69,7 +69,7 @@ func installNpm(t *testing.T, spec string) string {
 		t.Fatal(err)
 	}
 	modules := filepath.Join(dir, "node_modules")
-	name, _, _ := strings.Cut(spec, "@")
+	name := spec[:strings.LastIndex(spec, "@")] // it may begin with one
 	if _, err := os.Stat(filepath.Join(modules, name, "package.json")); err == nil {
 		return modules
 	}
