@@ -290,7 +290,7 @@ func (j *Journal) buryBody(ctx context.Context, s *deadLetter) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Body, err = j.putObject(ctx, b); err != nil {
+	if s.Body, err = j.bus.PutObject(ctx, b); err != nil {
 		return nil, err
 	}
 	if err := j.bus.Flush(ctx); err != nil {

@@ -228,7 +228,7 @@ func (j *Journal) oldest(ctx context.Context, below, goal uint64) (*request, err
 		if p.Event != nil && len(p.Event.Payload)+len(p.Event.Meta) > maxBody {
 			b, err := json.Marshal(p.Event)
 			if err == nil {
-				c.digest, err = j.putObject(ctx, b)
+				c.digest, err = j.bus.PutObject(ctx, b)
 			}
 			if err == nil {
 				// Flushed before the carry that names it, as all objects are.

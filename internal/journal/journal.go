@@ -74,7 +74,6 @@ type Journal struct {
 	index  *indexer
 	recent *messageCache
 	tails  followers
-	using  digests // objects put for entries that are not written yet
 
 	mu     sync.Mutex
 	ledger *ledger

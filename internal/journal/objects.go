@@ -2,65 +2,20 @@ package journal
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/millrace/millrace/internal/whisk"
 )
 
-// unnamed is how long an object counts as used although nothing names it: by
-// then the entry that it was put for is written, or never will be.
-const unnamed = time.Hour
-
-// digests are the objects put of late.
-//
-// Between putting an object and writing its name no row tells of it. Without
-// these a sweep in that moment would take it.
-type digests struct {
-	mu  sync.Mutex
-	put map[string]time.Time
-}
-
-// add notes an object before it is put, so that no sweep gets in between.
-func (d *digests) add(digest string, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.put == nil {
-		d.put = map[string]time.Time{}
-	}
-	for k, t := range d.put {
-		if now.Sub(t) > unnamed {
-			delete(d.put, k)
-		}
-	}
-	d.put[digest] = now
-}
-
-// has reports whether an object was put of late, or may have been.
-func (d *digests) has(digest string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, ok := d.put[digest]
-	return ok
-}
-
-// putObject keeps data as an object, which ObjectInUse knows from now on.
-func (j *Journal) putObject(ctx context.Context, data []byte) (string, error) {
-	sum := sha256.Sum256(data)
-	j.using.add(hex.EncodeToString(sum[:]), time.Now())
-	return j.bus.PutObject(ctx, data)
-}
-
 // ObjectInUse reports whether a record, something undone or a dead letter names
-// the object digest. While the index is not whole it says yes to all.
+// the object digest. While the index is not whole it says yes to all. What was
+// put and is not named yet is the bus's to keep.
 func (j *Journal) ObjectInUse(digest string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a sweep has no context to give
 	defer cancel()
-	return j.using.has(digest) || j.index.names(ctx, digest)
+	return j.index.names(ctx, digest)
 }
 
 // putLogs puts log lines into an object and returns its digest. The caller
@@ -70,7 +25,7 @@ func (j *Journal) putLogs(ctx context.Context, lines []string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode log text: %w", err)
 	}
-	return j.putObject(ctx, b)
+	return j.bus.PutObject(ctx, b)
 }
 
 // withLogs returns a record with its log text, wherever that lies.

@@ -48,15 +48,7 @@ func TestGitHubsPublishedExamples(t *testing.T) {
 	modules := installNpm(t, webhookExamples)
 	for _, driver := range servertest.Drivers() {
 		t.Run(driver, func(t *testing.T) {
-			sink := servertest.NewSink(t, driver == "docker")
-			p := newProcess(t, driver)
-			p.Start()
-			p.PutAction(t, "work", "python:3", reporting(sink))
-			p.PutRule(t, "on-gh", "gh", "work", nil)
-			made := p.Feed(t, "CREATE", "/whisk.system/webhook/receive", "gh", map[string]any{"preset": "github", "secret": hookSecret})
-			url := fmt.Sprint(made["url"])
-			url = p.URL + url[strings.Index(url, "/hooks/"):]
-
+			p, sink, url := hooked(t, driver)
 			sent := map[string]json.RawMessage{}
 			for _, event := range []string{"push", "issues", "ping"} {
 				for n, body := range published(t, modules, event) {

@@ -135,16 +135,22 @@ func reporting(sink *servertest.Sink) string {
 	return strings.Replace(sink.SinkAction("gh"), `"key": args.get("n")`, `"key": args`, 1)
 }
 
-func gitHub(t *testing.T, driver string) {
-	sink := servertest.NewSink(t, driver == "docker")
-	p := newProcess(t, driver)
+// hooked starts a server that takes deliveries of GitHub, at the address that it
+// returns, and gives each to an action that reports to the sink.
+func hooked(t *testing.T, driver string) (p *servertest.Process, sink *servertest.Sink, url string) {
+	t.Helper()
+	sink = servertest.NewSink(t, driver == "docker")
+	p = newProcess(t, driver)
 	p.Start()
 	p.PutAction(t, "work", "python:3", reporting(sink))
 	p.PutRule(t, "on-gh", "gh", "work", nil)
 	made := p.Feed(t, "CREATE", "/whisk.system/webhook/receive", "gh", map[string]any{"preset": "github", "secret": hookSecret})
-	path := fmt.Sprint(made["url"])
-	path = p.URL + path[strings.Index(path, "/hooks/"):]
+	url = fmt.Sprint(made["url"])
+	return p, sink, p.URL + url[strings.Index(url, "/hooks/"):]
+}
 
+func gitHub(t *testing.T, driver string) {
+	p, sink, path := hooked(t, driver)
 	forged(t, p, path)
 	for _, name := range []string{"push", "issues"} {
 		headers, body := delivery(t, name)
